@@ -1,0 +1,1 @@
+"""The commands: each module wires the floors below into one of them."""

@@ -1,0 +1,186 @@
+"""Building what a configuration names, and scoring it: what training and evaluating have in common."""
+
+import dataclasses
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from elbo_bench import config
+from elbo_bench.catalogue import Catalogue, Config
+from elbo_bench.data.dataset import Dataset, DataSource
+from elbo_bench.data.files import data_root
+from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw
+from elbo_bench.errors import UsageError
+from elbo_bench.evaluation.blocks import rank_and_world_size
+from elbo_bench.evaluation.evaluate import Evaluation, evaluate
+from elbo_bench.evaluation.options import ImportanceOptions
+from elbo_bench.noise import Noise
+from elbo_bench.objectives.base import Objective
+from elbo_bench.progress import ProgressLine
+from elbo_bench.results.provenance import provenance
+from elbo_bench.results.record import SCHEMA_VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """The parts of a run, built from a checked configuration.
+
+    Attributes:
+        cfg: The configuration.
+        source: Where the data came from, with the batch size.
+        dataset: The data.
+        model: The model, initialised from the run's seed.
+        objective: The bound that is trained with.
+        options: How it is evaluated.
+    """
+
+    cfg: Config
+    source: DataSource
+    dataset: Dataset
+    model: nn.Module
+    objective: Objective
+    options: ImportanceOptions
+
+    @classmethod
+    def build(cls, cfg: Config, catalogue: Catalogue) -> "Components":
+        """Build every part and try the objective on two examples.
+
+        Raises:
+            UsageError: A part refuses its values, or the parts do not fit together.
+        """
+        objective: Objective = config.make("objective", cfg["objective"], catalogue)
+        options: ImportanceOptions = config.make("evaluation", cfg["evaluation"], catalogue)
+        if 2 * objective.samples_required > options.num_samples:
+            raise UsageError(
+                f"evaluation.num_samples={options.num_samples} is too few for objective {cfg['objective']['name']}, "
+                f"whose value takes {objective.samples_required} samples: at least {2 * objective.samples_required}"
+            )
+        source: DataSource = config.make("data", cfg["data"], catalogue)
+        dataset = source.load(data_root())
+        with torch.random.fork_rng():
+            torch.manual_seed(Noise(cfg["seed"], "init").torch_seed())
+            model = config.make("model", cfg["model"], catalogue, info=dataset.info)
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"model={cfg['model']['name']}: it is not a torch.nn.Module")
+        components = cls(cfg, source, dataset, model, objective, options)
+        components._rehearse()
+        return components
+
+    @torch.no_grad()
+    def _rehearse(self) -> None:
+        """Find out before anything is written whether objective and model fit."""
+        name = f"objective {self.cfg['objective']['name']} on model {self.cfg['model']['name']}"
+        x = self.dataset.validation[:2] if len(self.dataset.validation) else self.dataset.test[:2]
+        model = cast("LatentVariableModel", self.model)
+        try:
+            draws = draw(
+                model,
+                x,
+                self.objective.samples_required,
+                Noise(0, "rehearsal"),
+                reparameterised=self.objective.reparameterised,
+            )
+            value = self.objective(draws)
+        except (NoClosedFormError, NotReparameterisableError) as error:
+            raise UsageError(f"{name}: {error}") from None
+        if value.shape != (len(x),):
+            raise UsageError(f"{name}: its value for {len(x)} examples has the shape {tuple(value.shape)}")
+
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Return the examples to be scored and their numbers within the split.
+
+        A part of a split is the head of a fixed random order, never its first rows: they may be sorted by class.
+        """
+        values: Tensor = getattr(self.dataset, self.options.split)
+        if self.options.split == "train" and self.dataset.binarize:
+            uniform = Noise(0, f"{self.dataset.name}/binarize-train").uniform(values.shape)
+            values = (uniform < values).float()
+        wanted = self.options.num_examples
+        if wanted is not None and wanted > len(values):
+            raise UsageError(
+                f"evaluation.num_examples={wanted}: the {self.options.split} split has {len(values)} examples"
+            )
+        if wanted is None:
+            return values, torch.arange(len(values))
+        ids = Noise(0, f"{self.dataset.name}/subset").permutation(len(values))[:wanted].sort().values
+        return values[ids], ids
+
+    def score(self) -> tuple[Evaluation, float]:
+        """Evaluate the model as it is; return what was measured and the seconds it took, on every rank."""
+        x, ids = self.split()
+        options = self.options
+        started = time.monotonic()
+        rank, world_size = rank_and_world_size()
+        num_blocks = -(-len(x) // options.block_size)
+        with ProgressLine(f"evaluating {len(x)} {options.split} examples", num_blocks, enabled=rank == 0) as line:
+            evaluation = evaluate(
+                cast("LatentVariableModel", self.model),
+                x,
+                num_samples=options.num_samples,
+                seed=self.cfg["seed"] if options.seed is None else options.seed,
+                bounds={"bound": self.objective},
+                ids=ids,
+                block_size=options.block_size,
+                chunk_size=options.chunk_size,
+                workers=options.workers,
+                progress=lambda done, _: line.update(min(num_blocks, done * world_size)),
+            )
+        return evaluation, time.monotonic() - started
+
+    def result(
+        self, run_id: str, evaluation: Evaluation, checkpoint: dict[str, Any], compute: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the record of an evaluation: the content of `result.json`."""
+        objective = {key: value for key, value in self.cfg["objective"].items() if key != "target"}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": run_id,
+            "status": "done",
+            "data": {
+                **self.dataset.record(),
+                "split": self.options.split,
+                "num_examples": len(evaluation.examples["id"]),
+            },
+            "model": self.cfg["model"]["name"],
+            "objective": {
+                **objective,
+                "samples_required": self.objective.samples_required,
+                "direction": self.objective.direction,
+            },
+            "seed": self.cfg["seed"],
+            "cfg": self.cfg,
+            "metrics": evaluation.metrics,
+            "truth": {"tier": evaluation.tier, "estimator": "importance", "num_samples": self.options.num_samples},
+            "diagnostics": evaluation.diagnostics,
+            "checkpoint": checkpoint,
+            "compute": {
+                **compute,
+                "evaluate_decoder_evaluations": evaluation.decoder_evaluations,
+                "peak_memory_bytes": peak_memory(),
+            },
+            "provenance": {**provenance(), "threads": torch.get_num_threads(), "accelerator": accelerator_name()},
+        }
+
+
+def runs_root() -> Path:
+    """Return the folder of runs: `ELBO_BENCH_RUNS`, or `runs` below the current folder."""
+    return Path(os.environ.get("ELBO_BENCH_RUNS") or "runs").expanduser()
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process held at once, in bytes: the accelerator's if it used one."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def accelerator_name() -> str | None:
+    """Return the name of the GPU, if there is one."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -1,0 +1,147 @@
+"""`elbo-bench evaluate`: score a recorded run again, from its weights."""
+
+import argparse
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from elbo_bench import config
+from elbo_bench.apps.components import Components, runs_root
+from elbo_bench.apps.show import show_result
+from elbo_bench.catalogue import Catalogue, Config
+from elbo_bench.errors import UsageError, nearest
+from elbo_bench.evaluation.blocks import rank_and_world_size
+from elbo_bench.results.record import RESULT, read_result, write_result
+from elbo_bench.training.options import TrainerOptions
+
+_NEEDED = ("seed", "data", "model", "objective", "trainer", "evaluation")
+_PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score a run's weights, or a checkpoint's, and write the result below the run.
+
+    Raises:
+        ElboBenchError: See `elbo_bench.cli.main` for what each kind means.
+    """
+    folder, checkpoint = find_run(arguments.run)
+    recorded = read_result(folder)
+    cfg, catalogue = _configuration(recorded, arguments)
+    identity = {**config.identity(cfg), "checkpoint": checkpoint.name if checkpoint else None}
+    target = folder / "evaluations" / config.digest(identity)
+    if (target / RESULT).exists() and not arguments.force:
+        note = "recorded already, nothing was computed; --force computes it again"
+        show_result(read_result(target), target, as_json=arguments.json, note=note)
+        return
+    components = Components.build(cfg, catalogue)
+    components.split()
+    scored = _load_weights(components.model, folder, recorded, checkpoint)
+    device = _launch(config.make("trainer", cfg["trainer"], catalogue))
+    components.model.to(device)
+    evaluation, seconds = components.score()
+    rank, world_size = rank_and_world_size()
+    if rank == 0:
+        compute = {"evaluate_seconds": seconds, "world_size": world_size, "device": device.type}
+        result = components.result(folder.name, evaluation, scored, compute)
+        write_result(target, result, evaluation.examples)
+        show_result(result, target, as_json=arguments.json)
+
+
+def find_run(name: str) -> tuple[Path, Path | None]:
+    """Return a run's folder, and the checkpoint inside of it if that is what was named.
+
+    Raises:
+        UsageError: It is neither a run's folder or name nor a checkpoint; the line names the nearest run.
+    """
+    place = Path(name).expanduser()
+    if place.is_file() and place.suffix == ".ckpt":
+        folder, checkpoint = place.resolve().parent.parent, place.resolve()
+    else:
+        folder, checkpoint = (place if place.is_dir() else runs_root() / name), None
+    if not (folder / RESULT).is_file():
+        if folder.is_dir() and (folder / "config.yaml").is_file():
+            raise UsageError(f"{folder} has no record yet: the run is not done")
+        known = [run.name for run in runs_root().glob("*") if (run / RESULT).is_file()]
+        raise UsageError(f"{name} is not a run; {nearest(Path(name).name, known)}")
+    return folder, checkpoint
+
+
+def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> tuple[Config, Catalogue]:
+    """Return the recorded configuration with the evaluation, and the place to compute it, that the user wants."""
+    catalogue = Catalogue.of(arguments.conf)
+    given = config.parse_overrides(arguments.overrides, catalogue)
+    for group, keys in given.items():
+        allowed = {"evaluation": None, "trainer": _PLACEMENT}
+        if group not in allowed:
+            raise UsageError(f"{group}: evaluate does not change how a run was trained; {nearest(group, allowed)}")
+        for key in keys:
+            if (valid := allowed[group]) is not None and key not in valid:
+                raise UsageError(
+                    f"{group}.{key}: evaluate does not change how a run was trained; {nearest(key, valid)}"
+                )
+    cfg, catalogue = config.load_recorded(recorded["cfg"], catalogue, trust=arguments.trust)
+    # Where the run was trained says nothing about where it is scored.
+    trainer = {key: value for key, value in cfg["trainer"].items() if key not in _PLACEMENT}
+    for group, layers in {"trainer": [trainer], "evaluation": [cfg["evaluation"]]}.items():
+        cfg[group] = config.resolve_group(group, group, [*layers, given.get(group, {})], catalogue)
+    return config.check(cfg, catalogue, only=_NEEDED), catalogue
+
+
+def _load_weights(model: nn.Module, folder: Path, recorded: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
+    """Load the weights that were scored, or a checkpoint's, and return what the record says of them."""
+    if checkpoint is not None:
+        from elbo_bench.training.checkpoints import load_checkpoint  # Lightning takes seconds to import
+
+        content = load_checkpoint(checkpoint)
+        prefix = "model."
+        state = {
+            name.removeprefix(prefix): value for name, value in content["state_dict"].items() if name.startswith(prefix)
+        }
+        scored = {"scored": checkpoint.stem, "epoch": content.get("epoch"), "step": content.get("global_step")}
+        place = checkpoint
+    else:
+        place = folder / "model.safetensors"
+        state, digest = _read_safetensors(place)
+        scored = recorded["checkpoint"]
+        if digest != scored.get("weights_sha256"):
+            raise UsageError(f"{place} is not the file that was recorded: its sha256 is {digest[:16]}...")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UsageError(f"{place} does not fit the recorded model: {' '.join(str(error).split())[:200]}") from None
+    return scored
+
+
+def _read_safetensors(place: Path) -> tuple[dict[str, Tensor], str]:
+    try:
+        content = place.read_bytes()
+        return safetensors.torch.load(content), hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{place} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # safetensors has an error of its own that is no ValueError
+        raise UsageError(f"{place} is not a file of weights: {error}") from None
+
+
+def _launch(options: TrainerOptions) -> torch.device:
+    """Start the other ranks, if more than one is asked for, and return this one's device."""
+    alone = options.devices in ("auto", 1) and options.num_nodes == 1 and options.accelerator in ("auto", "cpu")
+    if alone and not torch.cuda.is_available() and "WORLD_SIZE" not in os.environ:
+        return torch.device("cpu")
+    from lightning.fabric import Fabric  # Lightning takes seconds to import
+
+    try:
+        fabric = Fabric(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            num_nodes=options.num_nodes,
+            strategy=options.strategy,
+        )
+    except Exception as error:  # Lightning's own, and whatever a back end raises
+        raise UsageError(f"trainer: {' '.join(str(error).split())}") from None
+    fabric.launch()
+    return fabric.device

@@ -1,0 +1,179 @@
+"""`elbo-bench train`: one run, from data to a record."""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import safetensors.torch
+import torch
+from torch import nn
+
+from elbo_bench import config
+from elbo_bench.apps.components import Components, runs_root
+from elbo_bench.apps.show import show_result
+from elbo_bench.catalogue import Catalogue, Config
+from elbo_bench.errors import RunFailedError, UsageError
+from elbo_bench.noise import Noise
+from elbo_bench.results.record import RESULT, read_result, replace, write_result
+from elbo_bench.training.checkpoints import load_checkpoint
+from elbo_bench.training.fit import Trained, fit, make_trainer
+from elbo_bench.training.options import TrainerOptions
+
+WEIGHTS = "model.safetensors"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, evaluate and record, or show what is recorded already.
+
+    Raises:
+        ElboBenchError: See `elbo_bench.cli.main` for what each kind means.
+    """
+    catalogue = Catalogue.of(arguments.conf)
+    cfg = config.check(config.resolve(arguments.overrides, catalogue), catalogue)
+    if arguments.print_config:
+        print(config.to_yaml(cfg), end="")  # noqa: T201
+        return
+    folder = runs_root() / config.run_id(cfg)
+    if (folder / RESULT).exists() and not arguments.force:
+        note = "recorded already, nothing was computed; --force computes it again"
+        show_result(read_result(folder), folder, as_json=arguments.json, note=note)
+        return
+    result = train(cfg, catalogue, folder, force=arguments.force)
+    if result is not None:
+        show_result(result, folder, as_json=arguments.json)
+
+
+def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = False) -> dict[str, Any] | None:
+    """Run a checked configuration into a folder and return its record; None on ranks other than 0.
+
+    Raises:
+        UsageError: The configuration cannot be run; nothing was written.
+        RunFailedError: It broke on the way; there is no record.
+        StoppedError: A signal stopped it; the same call resumes it.
+    """
+    components = Components.build(cfg, catalogue)
+    options: TrainerOptions = config.make("trainer", cfg["trainer"], catalogue)
+    components.split()  # the part of the split that is asked for exists
+    make_trainer(options)  # Lightning accepts the devices
+    module = _module(components, catalogue)
+    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    with _claimed(folder) if first else contextlib.nullcontext():
+        if first:
+            _prepare(folder, cfg, force=force)
+        # What a plug-in draws from torch's own generator is then at least the same in every run.
+        torch.manual_seed(Noise(cfg["seed"], "torch").torch_seed())
+        trained = fit(
+            module,
+            components.dataset,
+            options,
+            folder / "checkpoints",
+            batch_size=components.source.batch_size,
+            shuffle=components.source.shuffle,
+            seed=cfg["seed"],
+            resume=not force,
+        )
+        return _finish(components, module, trained, folder)
+
+
+def _module(components: Components, catalogue: Catalogue) -> pl.LightningModule:
+    cfg = components.cfg
+    module = config.make(
+        "module",
+        cfg["module"],
+        catalogue,
+        model=components.model,
+        objective=components.objective,
+        optimizer=config.make("optimizer", cfg["optimizer"], catalogue),
+        info=components.dataset.info,
+        seed=cfg["seed"],
+    )
+    if not isinstance(module, pl.LightningModule) or not isinstance(getattr(module, "model", None), nn.Module):
+        raise UsageError(f"module={cfg['module']['name']}: it must be a LightningModule with an attribute `model`")
+    return module
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold a run's folder against other processes that would compute it at the same time.
+
+    Raises:
+        UsageError: Another process holds it, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"run folder {folder} cannot be made: {error.strerror or error}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{folder} is being computed by another process") from None
+        yield
+
+
+def _prepare(folder: Path, cfg: Config, *, force: bool) -> None:
+    if force:
+        for name in (RESULT, "examples.npz", WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "config.yaml").write_text(config.to_yaml(cfg), encoding="utf-8")
+
+
+def _finish(
+    components: Components, module: pl.LightningModule, trained: Trained, folder: Path
+) -> dict[str, Any] | None:
+    """Score the checkpoint that training chose, as it lies on disk, and write the record."""
+    checkpoint = load_checkpoint(trained.checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+    module.to(trained.device)
+    if components.model is not module.model:
+        raise RunFailedError("the module trains another model than the one it was given")
+    evaluation, seconds = components.score()
+    if not trained.is_global_zero:
+        return None
+    facts = dict(trained.facts)
+    validation = facts.pop("validation")
+    examples = _examples_seen(components, facts)
+    compute = {
+        **facts,
+        "evaluate_seconds": seconds,
+        "train_decoder_evaluations": examples * components.objective.samples_required,
+    }
+    scored = {
+        "scored": trained.checkpoint.stem,
+        "epoch": int(checkpoint["epoch"]) + (1 if trained.checkpoint.stem == "best" else 0),
+        "step": int(checkpoint["global_step"]),
+        "validation": validation,
+        "weights_sha256": _save_weights(components.model, folder / WEIGHTS),
+    }
+    result = components.result(folder.name, evaluation, scored, compute)
+    write_result(folder, result, evaluation.examples)
+    return result
+
+
+def _examples_seen(components: Components, facts: dict[str, Any]) -> int:
+    """Return how many examples the batches of a training held; the last batch of an epoch may be smaller."""
+    size, num_train = components.source.batch_size, len(components.dataset.train)
+    per_epoch = -(-num_train // size)
+    whole, rest = divmod(facts["batches"], per_epoch)
+    return int(whole * num_train + rest * size)
+
+
+def _save_weights(model: nn.Module, target: Path) -> str:
+    """Write a model's weights for sharing, atomically, and return their sha256."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
+        place = Path(scratch) / WEIGHTS
+        content = safetensors.torch.save(state)
+        place.write_bytes(content)
+        replace(place, target)
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,142 @@
+"""The command line: what a user can say. Each command is a module of `apps`, imported when it is called."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from elbo_bench import __version__
+from elbo_bench.errors import ElboBenchError, UsageError, nearest
+
+_DESCRIPTION = """\
+How tight is a bound on log p(x), and how far can the number be trusted?
+
+Every run, however it was trained, is scored by one and the same evaluator: log p(x) by importance sampling,
+every bound, and their gaps, with error bars."""
+
+_KEYS = """\
+key=value sets a key of the configuration; group=name picks a component:
+  objective=iwae objective.num_samples=50 data=mnist_dynamic optimizer.lr=3e-4 seed=1
+`elbo-bench train --print-config` prints them all."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="elbo-bench",
+        description=_DESCRIPTION,
+        epilog="example:\n  elbo-bench train objective=iwae objective.num_samples=50",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"elbo-bench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, summary: str, example: str, description: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}. {description}".rstrip(),
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    train = command(
+        "train",
+        "train one model, evaluate it on the test split and record the result",
+        "elbo-bench train data=digits objective=iwae objective.num_samples=5 trainer.max_epochs=50",
+        f"A configuration that is recorded already is not computed again.\n\n{_KEYS}",
+    )
+    train.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="a key of the configuration, or a group's name"
+    )
+    train.add_argument("--print-config", action="store_true", help="print the whole configuration as YAML, and stop")
+    train.add_argument("--force", action="store_true", help="compute again what is recorded already")
+    _add_conf(train)
+    _add_json(train)
+
+    evaluate = command(
+        "evaluate",
+        "score a recorded run again, without training",
+        "elbo-bench evaluate runs/digits-mlp-iwae-k5-s0-0123456789 evaluation.num_samples=50000",
+        "The result is written below the run, in evaluations/<hash>/.",
+    )
+    evaluate.add_argument("run", metavar="RUN", help="a run's folder or name, or a checkpoint inside of one")
+    evaluate.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="a key of evaluation, or of trainer: where to compute"
+    )
+    evaluate.add_argument("--force", action="store_true", help="compute again what is recorded already")
+    evaluate.add_argument(
+        "--trust", action="store_true", help="import code from outside elbo_bench that the record names"
+    )
+    _add_conf(evaluate)
+    _add_json(evaluate)
+
+    data = command("data", "list or verify the data sets", "elbo-bench data verify mnist_dynamic")
+    data.add_argument(
+        "action", choices=["list", "verify"], help="list what there is, or check files against their hashes"
+    )
+    data.add_argument("names", nargs="*", metavar="NAME", help="data sets; all of them if none is named")
+    _add_conf(data)
+    _add_json(data)
+    return parser
+
+
+def _add_conf(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--conf",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of your own YAML, looked at first; may be repeated",
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 bad input, 3 the run failed, 75 stopped by a signal."""
+    # Threads that spin while they wait make small products of matrices a hundred times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    parser = _parser()
+    try:
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        commands = ("train", "evaluate", "data")
+        if words and not words[0].startswith("-") and words[0] not in commands:
+            raise UsageError(f"{words[0]}: no such command; {nearest(words[0], commands)}")
+        parsed = parser.parse_args(words)
+        if parsed.command is None:
+            parser.print_help()
+            return 0
+        if arguments is None:
+            signal.signal(signal.SIGTERM, _interrupt)
+        importlib.import_module(f"elbo_bench.apps.{parsed.command}").run(parsed)
+    except ElboBenchError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on from what is saved")
+        return 75
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    return 0
+
+
+def _say(message: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one a rank
+        print(f"elbo-bench: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201

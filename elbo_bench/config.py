@@ -1,0 +1,316 @@
+"""Configuration: one grammar for files, the command line, sweeps and the record of a result.
+
+A group is a mapping whose `name` picks `conf/<group>/<name>.yaml` and whose other keys override what stands
+there. Names are checked with nothing imported but OmegaConf; types and ranges come from the typed parameters of
+the component that the YAML names as its `target`.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from elbo_bench.catalogue import Catalogue, Config, conf_root, is_own, load_yaml, parse_yaml
+from elbo_bench.errors import UsageError, nearest
+from elbo_bench.typed import check_value, parameters
+
+# Where a run is computed and how it is watched: none of it may change what the run computes.
+PLACEMENT = (
+    "tracking",
+    "trainer.accelerator",
+    "trainer.checkpoint_seconds",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "evaluation.workers",
+)
+
+
+def parse_overrides(tokens: Sequence[str], catalogue: Catalogue) -> Config:
+    """Return `key=value` tokens as a nested mapping; `objective=iwae` is sugar for `objective.name=iwae`.
+
+    Raises:
+        UsageError: A token is malformed, or a key is given twice.
+    """
+    groups, nested = catalogue.groups(), {}  # type: set[str], Config
+    for token in tokens:
+        key, equals, text = token.partition("=")
+        path = key.split(".")
+        if not equals or not all(part.isidentifier() for part in path):
+            raise UsageError(f"'{token}' is not of the form key=value, such as objective=iwae or optimizer.lr=1e-3")
+        if path[-1] == "target":
+            raise UsageError(
+                f"{key}: a target cannot be set from the command line; write a YAML and give its folder by --conf DIR"
+            )
+        value = parse_yaml(f"value: {text}", token).get("value") if "\n" not in text else text
+        if path[-1] in groups and not isinstance(value, dict):
+            path.append("name")
+        node = nested
+        for depth, part in enumerate(path[:-1]):
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"{token}: {'.'.join(path[: depth + 1])} already has the value {node!r}")
+        if path[-1] in node:
+            raise UsageError(f"{key} is given twice")
+        node[path[-1]] = value
+    return nested
+
+
+def resolve(tokens: Sequence[str] = (), catalogue: Catalogue | None = None) -> Config:
+    """Return the whole configuration: `config.yaml`, then the experiment, then the command line.
+
+    Names only: nothing is imported, see `check`.
+
+    Raises:
+        UsageError: A name or key does not exist; the line names the nearest valid one.
+    """
+    catalogue = catalogue or Catalogue.of()
+    base = load_yaml(conf_root() / "config.yaml")
+    given = parse_overrides(tokens, catalogue)
+    layers = [base]
+    experiment = given.pop("experiment", None)
+    if experiment is not None:
+        layers.append(catalogue.read("experiment", experiment)[0])
+    layers.append(given)
+    for layer in layers[1:]:
+        for key in layer:
+            if key not in base:
+                raise UsageError(f"{key}: no such key; {nearest(key, [*base, 'experiment'])}")
+    merged = {key: _merge(key, [layer[key] for layer in layers if key in layer], catalogue) for key in base}
+    return _interpolate(merged)
+
+
+def _merge(key: str, layers: list[Any], catalogue: Catalogue) -> Any:
+    if isinstance(layers[0], dict):
+        return resolve_group(key, key, layers, catalogue)
+    if isinstance(layers[-1], dict):
+        raise UsageError(f"{key} is a plain value, not a group: {nearest(next(iter(layers[-1]), ''), [])}")
+    return layers[-1]
+
+
+def resolve_group(path: str, group: str, layers: Sequence[Any], catalogue: Catalogue) -> Config:
+    """Return one group with all of its keys: the defaults of the name that is chosen last, overridden.
+
+    A layer that picks another name drops the overrides of the layers before it: they belonged to another component.
+
+    Raises:
+        UsageError: A name or key does not exist.
+    """
+    name: object = None
+    overrides: list[Config] = []
+    for layer in layers:
+        mapping = layer if isinstance(layer, dict) else {"name": layer}
+        if "name" in mapping and mapping["name"] != name:
+            name, overrides = mapping["name"], []
+        overrides.append({key: value for key, value in mapping.items() if key != "name"})
+    defaults, own = catalogue.read(group, name)
+    target = defaults.pop("target", None)
+    resolved: Config = {"name": name}
+    if not own and isinstance(target, str) and not is_own(target):
+        resolved["target"] = target  # a record must say that its code came from elsewhere
+    for given in overrides:
+        for key in given:
+            if key not in defaults:
+                raise UsageError(f"{path}.{key}: {group} {name} has no such key; {nearest(key, defaults)}")
+    for key, default in defaults.items():
+        values = [given[key] for given in overrides if key in given]
+        if isinstance(default, dict) and key in catalogue.groups():
+            resolved[key] = resolve_group(f"{path}.{key}", key, [default, *values], catalogue)
+        else:
+            resolved[key] = copy.deepcopy(values[-1] if values else default)
+    return resolved
+
+
+def _interpolate(merged: Config) -> Config:
+    try:
+        container = OmegaConf.to_container(OmegaConf.create(merged), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(
+            f"{getattr(error, 'full_key', None) or 'configuration'}: {str(error).splitlines()[0]}"
+        ) from None
+    return container  # type: ignore[return-value]
+
+
+def check(resolved: Config, catalogue: Catalogue | None = None, *, only: Sequence[str] | None = None) -> Config:
+    """Import every component and return the configuration with each value in its parameter's type.
+
+    `only` names the keys to check, where the rest is not needed; the others are left as they are.
+
+    Raises:
+        UsageError: A value has the wrong type or is out of range; the line names the key.
+    """
+    catalogue = catalogue or Catalogue.of()
+    checked: Config = {}
+    for key, value in resolved.items():
+        if only is not None and key not in only:
+            checked[key] = value
+        elif isinstance(value, dict):
+            checked[key] = _check_component(key, key, value, catalogue)
+        else:
+            checked[key] = _check(key, value, int, minimum=0)
+    return checked
+
+
+def _check_component(path: str, group: str, node: Config, catalogue: Catalogue) -> Config:
+    target = catalogue.target(group, node["name"])
+    accepted = parameters(target)
+    checked: Config = {key: node[key] for key in ("name", "target") if key in node}
+    for key, value in node.items():
+        if key in checked:
+            continue
+        if key not in accepted:
+            raise UsageError(f"{path}.{key}: {target.__qualname__} has no such parameter; {nearest(key, accepted)}")
+        if isinstance(value, dict) and key in catalogue.groups():
+            checked[key] = _check_component(f"{path}.{key}", key, value, catalogue)
+        else:
+            checked[key] = _check(f"{path}.{key}", value, accepted[key])
+    return checked
+
+
+def _check(path: str, value: Any, annotation: Any, minimum: float | None = None) -> Any:
+    if not _is_finite(value):  # a parameter without a type hint would let it pass
+        raise UsageError(f"{path}={value}: should be a finite number")
+    try:
+        typed = check_value(value, annotation)
+    except ValueError as error:
+        raise UsageError(f"{path}={value}: {error}") from None
+    if minimum is not None and typed < minimum:
+        raise UsageError(f"{path}={value}: should be greater than or equal to {minimum}")
+    return list(typed) if isinstance(typed, tuple) else typed
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def make(group: str, node: Config, catalogue: Catalogue | None = None, **injected: Any) -> Any:
+    """Return the object that a resolved group describes.
+
+    Args:
+        group: The group's name.
+        node: The group's resolved configuration, with its `name`.
+        catalogue: Where names are looked up.
+        injected: What the program knows and no one configures (`info`, `model`, ...); each component is
+            given those that its signature names.
+
+    Raises:
+        UsageError: The component refuses the values.
+    """
+    catalogue = catalogue or Catalogue.of()
+    target = catalogue.target(group, node["name"])
+    accepted = parameters(target)
+    arguments = {key: value for key, value in injected.items() if key in accepted}
+    for key, value in node.items():
+        if key in ("name", "target"):
+            continue
+        if isinstance(value, dict) and key in catalogue.groups():
+            arguments[key] = make(key, value, catalogue, **injected)
+        else:
+            arguments[key] = check_value(value, accepted[key])
+    try:
+        return target(**arguments)
+    except ValueError as error:
+        raise UsageError(f"{group}={node['name']}: {error}") from None
+
+
+def build(group: str, name: str, *, conf: Sequence[str | Path] = (), **overrides: Any) -> Any:
+    """Return the component that `group=name` stands for: the command line's Python twin.
+
+    `build("objective", "iwae", num_samples=50)` gives what `objective=iwae objective.num_samples=50` gives. What is
+    not a key of the YAML but a parameter of the component is passed on: `build("model", "mlp", info=info)`.
+
+    Raises:
+        UsageError: The name, a key, a type or a range is wrong.
+    """
+    catalogue = Catalogue.of(conf)
+    if group not in catalogue.groups():
+        raise UsageError(f"{group}: no such group; {nearest(group, catalogue.groups())}")
+    keys = set(catalogue.read(group, name)[0]) - {"target"}
+    accepted = parameters(catalogue.target(group, name))
+    injected = {key: value for key, value in overrides.items() if key not in keys and key in accepted}
+    configured = {key: value for key, value in overrides.items() if key not in injected}
+    node = _interpolate({group: resolve_group(group, group, [{"name": name, **configured}], catalogue)})[group]
+    return make(group, _check_component(group, group, node, catalogue), catalogue, **injected)
+
+
+def load_recorded(recorded: Any, catalogue: Catalogue, *, trust: bool) -> tuple[Config, Catalogue]:
+    """Return the configuration of a record, and the catalogue to build it with.
+
+    A record is data: nothing outside `elbo_bench` is imported because it says so, unless `trust`.
+
+    Raises:
+        UsageError: It is not a configuration, or needs code from outside that the user did not consent to.
+    """
+    base = load_yaml(conf_root() / "config.yaml")
+    if not isinstance(recorded, dict) or set(recorded) - set(base):
+        raise UsageError("the recorded configuration is not one of elbo-bench")
+    trusted: dict[tuple[str, str], Config] = {}
+
+    def strip(group: str, node: Config) -> Config:
+        name, target = node.get("name"), node.get("target")
+        if target is not None:
+            known = name in catalogue.names(group) and catalogue.read(group, name)[0].get("target") == target
+            if not known and not trust:
+                raise UsageError(
+                    f"the run used {group} {name} from outside elbo_bench ({target}): "
+                    "give its folder by --conf DIR, or --trust the record"
+                )
+            if not known and isinstance(name, str):
+                trusted[group, name] = {key: value for key, value in node.items() if key != "name"}
+        return {
+            key: strip(key, value) if isinstance(value, dict) and key in catalogue.groups() else value
+            for key, value in node.items()
+            if key != "target"
+        }
+
+    plain = {key: strip(key, value) if isinstance(value, dict) else value for key, value in recorded.items()}
+    if "${" in json.dumps(plain):
+        raise UsageError("the recorded configuration holds an interpolation; a record is data")
+    catalogue = dataclasses.replace(catalogue, recorded=trusted)
+    return {
+        key: _merge(key, [base[key], *([plain[key]] if key in plain else [])], catalogue) for key in base
+    }, catalogue
+
+
+def identity(checked: Config) -> Config:
+    """Return what determines a run's numbers: the configuration without placement, tracking and paths."""
+    kept = copy.deepcopy(checked)
+    for path in PLACEMENT:
+        group, _, key = path.partition(".")
+        if not key:
+            kept.pop(group, None)
+        elif isinstance(kept.get(group), dict):
+            kept[group].pop(key, None)
+    return kept
+
+
+def digest(configuration: Config) -> str:
+    """Return a 10-digit hash of a configuration, the same for equal values in any order of keys."""
+    canonical = json.dumps(configuration, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def run_id(checked: Config) -> str:
+    """Return a readable name of a run that is the same for the same computation."""
+    objective = checked["objective"]
+    parts = [checked["data"]["name"], checked["model"]["name"], objective["name"]]
+    if objective.get("num_samples", 1) != 1:
+        parts.append(f"k{objective['num_samples']}")
+    parts += [f"s{checked['seed']}", digest(identity(checked))]
+    return "-".join(parts)
+
+
+def to_yaml(configuration: Config) -> str:
+    """Return a configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(configuration))

@@ -1,0 +1,109 @@
+"""Random numbers as a pure function of (seed, purpose, position): there is no generator state to save.
+
+A Philox counter-based generator (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") is
+keyed by the seed and the purpose and its counter starts at the position, so what a run draws depends neither
+on the number of devices, nor on what was drawn before, nor on where the run was resumed.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class NormalSource(Protocol):
+    """What `draw` asks for: standard normal numbers of a shape, or a seed for those who make their own."""
+
+    def normal(self, shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return standard normal numbers of `shape`: `[K, B, *event]`."""
+        ...
+
+    def torch_seed(self) -> int:
+        """Return a seed for distributions that only know `rsample`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """The random numbers that belong to one place of one run.
+
+    Attributes:
+        seed: The run's seed, any integer.
+        purpose: What the numbers are for: `"init"`, `"shuffle"`, `"binarize"`, `"latent"`, `"evaluate"`, ...
+        position: Where in the run: the global batch for training, the block of examples for evaluation.
+        rows: `(start, total)` of a rank's rows within the global batch. The noise is drawn for the whole
+            batch and sliced, so that a rank's index never enters a key.
+    """
+
+    seed: int
+    purpose: str
+    position: int = 0
+    rows: tuple[int, int] | None = None
+
+    def generator(self) -> np.random.Generator:
+        """Return a fresh NumPy generator at this position; positions are 2**192 numbers apart."""
+        digest = hashlib.blake2b(f"{self.seed}/{self.purpose}".encode(), digest_size=16).digest()
+        key = np.frombuffer(digest, dtype="<u8")
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.position]))
+
+    def normal(
+        self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Return standard normal numbers of `shape` `[K, B, *event]`, the same at every call."""
+        if self.rows is None:
+            return _normal(self.generator(), shape, dtype, device)
+        start, total = self.rows
+        num_samples, num_rows, *event = shape
+        whole = _normal(self.generator(), (num_samples, total, *event), dtype, "cpu")
+        return whole[:, start : start + num_rows].to(device)
+
+    def uniform(self, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
+        """Return float32 numbers, uniform on [0, 1), of `shape` `[B, *data]`, the same at every call."""
+        return torch.from_numpy(self.generator().random(tuple(shape), dtype=np.float32)).to(device)
+
+    def permutation(self, size: int) -> Tensor:
+        """Return a random order of `range(size)` as int64 `[size]`."""
+        return torch.from_numpy(self.generator().permutation(size))
+
+    def torch_seed(self) -> int:
+        """Return a 63-bit seed for torch's own generators, for code that draws its own numbers.
+
+        Unlike `normal`, what is drawn with it depends on the device and on the shapes drawn before.
+        """
+        return int(self.generator().integers(2**63))
+
+    def stream(self) -> "NoiseStream":
+        """Return a source that hands out this position's numbers piece by piece.
+
+        However a sequence is cut into pieces along its first axis, its concatenation is the same.
+        """
+        return NoiseStream(self.generator())
+
+
+class NoiseStream:
+    """The numbers of one position, handed out piece by piece: see `Noise.stream`."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+
+    def normal(
+        self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Return the next standard normal numbers of `shape`."""
+        return _normal(self._generator, shape, dtype, device)
+
+    def torch_seed(self) -> int:
+        """Return the next 63-bit seed."""
+        return int(self._generator.integers(2**63))
+
+
+def _normal(
+    generator: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    if dtype is torch.float64:
+        return torch.from_numpy(generator.standard_normal(tuple(shape))).to(device)
+    return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32)).to(device, dtype)

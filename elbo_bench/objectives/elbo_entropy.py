@@ -1,0 +1,30 @@
+"""The evidence lower bound with the entropy of q in closed form."""
+
+import dataclasses
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from elbo_bench.draws import Draws
+from elbo_bench.objectives.base import Objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ELBOEntropy(Objective):
+    r"""Evidence lower bound with an analytic entropy, in nats.
+
+    .. math:: \frac1K \sum_k \log p(x, z_k) + \mathrm{H}[q(z|x)]
+
+    For priors with a density but without a KL in closed form (Jordan et al., 1999, "An introduction to variational
+    methods for graphical models", section 6).
+    """
+
+    @property
+    def direction(self) -> Literal["lower"]:
+        """A lower bound."""
+        return "lower"
+
+    def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
+        """Return the bound for each example."""
+        return (draws.log_p_x_given_z + draws.log_p_z).mean(0) + draws.posterior_entropy()

@@ -1,0 +1,68 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class ProgressLine:
+    """Shows how far one piece of work is, on stderr; stdout belongs to results.
+
+    Args:
+        title: What is being done.
+        total: How many steps it has.
+        enabled: Whether anything is shown; ranks other than 0 show nothing.
+        seconds: Time between two plain lines.
+    """
+
+    def __init__(self, title: str, total: int, *, enabled: bool = True, seconds: float = 10.0) -> None:
+        self._title, self._total, self._enabled, self._seconds = title, total, enabled, seconds
+        self._bar: Progress | None = None
+        self._started = self._shown = time.monotonic()
+        self._done = 0
+        self._note = ""
+
+    def __enter__(self) -> "ProgressLine":
+        if self._enabled and sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=self._total, note="")
+        return self
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that `done` steps are done."""
+        self._done, self._note = done, note
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=note)
+        elif time.monotonic() - self._shown >= self._seconds:
+            self._print()
+
+    def due(self) -> bool:
+        """Return whether a new note would be shown: making one may cost a wait for the device."""
+        return self._enabled and time.monotonic() - self._shown >= (0.2 if self._bar is not None else self._seconds)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._enabled and kind is None:
+            self._print()
+
+    def _print(self) -> None:
+        self._shown = time.monotonic()
+        parts = [f"{self._title}: {self._done}/{self._total}", f"{self._shown - self._started:.0f} s"]
+        print(", ".join([*parts, self._note] if self._note else parts), file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,116 @@
+"""Checkpoints that survive a full disk, a kill and a NaN."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from elbo_bench.errors import RunFailedError, UsageError
+from elbo_bench.training.finite_loss import FiniteLoss
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes beside the target, flushes, reads back and only then takes the target's place.
+
+    Lightning's own stages in `$TMPDIR` and moves across file systems, where a full disk destroys the previous file.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save a checkpoint.
+
+        Raises:
+            RunFailedError: It could not be written; the file that was there before stands.
+        """
+        target = Path(path)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            torch.load(beside, map_location="cpu", weights_only=True)
+            beside.replace(target)
+        except (OSError, RuntimeError) as error:
+            beside.unlink(missing_ok=True)
+            raise RunFailedError(f"checkpoint {target} could not be written: {error}") from None
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load a checkpoint, tensors and plain values only."""
+        return load_checkpoint(Path(path), map_location or "cpu")
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return a checkpoint; no code that it may hold is run.
+
+    Raises:
+        UsageError: It is missing or damaged, or holds more than tensors and plain values.
+    """
+    try:
+        loaded = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"checkpoint {path} is missing") from None
+    except Exception as error:  # torch raises whatever its unpickler meets
+        raise UsageError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
+        raise UsageError(f"checkpoint {path} is not a checkpoint: it holds no state_dict")
+    return loaded
+
+
+class Checkpoints(pl.Callback):
+    """Saves `last.ckpt` now and then, and at the end; never one whose parameters are not finite.
+
+    Args:
+        folder: Where checkpoints lie.
+        seconds: Least time between two saves of a run that goes on.
+        finite_loss: Says, before anything is saved, whether every loss so far was a number.
+    """
+
+    def __init__(self, folder: Path, seconds: float, finite_loss: FiniteLoss) -> None:
+        self.folder = folder
+        self._seconds = seconds
+        self._finite_loss = finite_loss
+        self._saved_at = time.monotonic()
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a run resumes from."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the highest validation bound."""
+        return self.folder / "best.ckpt"
+
+    def save(self, trainer: pl.Trainer, path: Path) -> None:
+        """Save on every rank's behalf.
+
+        Raises:
+            RunFailedError: A loss or a parameter is not finite.
+        """
+        self._finite_loss.check(trainer)
+        for name, parameter in trainer.lightning_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                good = self.last if self.last.exists() else "none was saved yet"
+                raise RunFailedError(
+                    f"parameter {name} is not finite after step {trainer.global_step}; last good checkpoint: {good}"
+                )
+        trainer.save_checkpoint(path)
+        self._saved_at = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if the last time is long ago; rank 0's clock decides."""
+        if trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self._seconds):
+            self.save(trainer, self.last)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what training ended with."""
+        self.save(trainer, self.last)
