@@ -174,7 +174,7 @@ def _check_component(path: str, group: str, node: Config, catalogue: Catalogue) 
     return checked
 
 
-def _check(path: str, value: Any, annotation: Any, minimum: float | None = None) -> Any:
+def _check(path: str, value: Any, annotation: Any, minimum: int | None = None) -> Any:
     if not _is_finite(value):  # a parameter without a type hint would let it pass
         raise UsageError(f"{path}={value}: should be a finite number")
     try:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from elbo_bench.noise import NormalSource
 
 
+@runtime_checkable
 class LatentVariableModel(Protocol):
     """What a model is: p(z), p(x|z) and an encoder's q(z|x); nothing about bounds."""
 

@@ -8,13 +8,14 @@ on the number of devices, nor on what was drawn before, nor on where the run was
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class NormalSource(Protocol):
     """What `draw` asks for: standard normal numbers of a shape, or a seed for those who make their own."""
 

@@ -1,7 +1,7 @@
 """The order in which training examples are visited, as a function of (seed, epoch) and of nothing else."""
 
-import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,8 +19,7 @@ def binarize(probability: Float[Tensor, "B *shape"], uniform: Float[Tensor, "B *
     return (uniform < probability).float()
 
 
-@dataclasses.dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """One rank's part of a global batch.
 
     Attributes:
@@ -36,10 +35,6 @@ class Batch:
     position: int
     start: int
     total: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """Return the batch on another device."""
-        return dataclasses.replace(self, x=self.x.to(device, non_blocking=non_blocking))
 
 
 class TrainingBatches:

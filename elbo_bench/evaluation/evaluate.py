@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -121,21 +121,28 @@ def evaluate(
 _FLAGS = ("nan", "infinite")
 
 
-def _refuse_non_finite(rows: Rows, numbers: Sequence[int] | np.ndarray) -> None:
+def _refuse_non_finite(rows: Rows, numbers: np.ndarray) -> None:
     """Fail on the first example whose numbers are not numbers: nothing is filtered, so nothing may pass."""
-    for name, column in rows.items():
-        if name == "pareto_k":  # NaN where the tail has no shape
-            continue
-        bad = column if name in _FLAGS else ~np.isfinite(column)
-        bad = np.atleast_1d(bad.reshape(len(bad), -1).any(1))
-        if bad.any():
-            first = int(np.argmax(bad))
-            what = {"nan": "a log-weight is NaN", "infinite": "a log-weight is +inf"}.get(name)
-            if what is None and rows["nan"][first]:
-                what = "a log-weight is NaN"
-            if what is None and name == "log_px" and column[first] == -math.inf:
-                what = "every log-weight is -inf"
-            raise RunFailedError(f"example {numbers[first]}: {what or f'{name} is {column[first]}'}")
+    # k-hat is NaN where the tail has no shape, and that is no error.
+    broken = {
+        name: column if name in _FLAGS else ~np.isfinite(column).reshape(len(column), -1).all(1)
+        for name, column in rows.items()
+        if name != "pareto_k"
+    }
+    bad = np.logical_or.reduce(list(broken.values()))
+    if not bad.any():
+        return
+    first = int(np.argmax(bad))
+    if rows["nan"][first]:
+        what = "a log-weight is NaN"
+    elif rows["infinite"][first]:
+        what = "a log-weight is +inf"
+    elif rows["log_px"][first] == -math.inf:
+        what = "every log-weight is -inf"
+    else:
+        name = next(name for name, column in broken.items() if column[first])
+        what = f"{name} is {rows[name][first]}"
+    raise RunFailedError(f"example {numbers[first]}: {what}")
 
 
 def trusted(examples: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from elbo_bench.noise import Noise
 Rows = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Bound(Protocol):
     """A function of `Draws` to be evaluated; every objective is one."""
 

@@ -11,14 +11,14 @@ def tail_size(num_samples: int) -> int:
     return math.ceil(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
 
 
-def pareto_k(largest: Float[np.ndarray, "M+1 B"]) -> Float[np.ndarray, " B"]:
+def pareto_k(largest: Float[np.ndarray, "M1 B"]) -> Float[np.ndarray, " B"]:
     """Return the shape of a generalised Pareto distribution fitted to each example's largest weights.
 
     Below 0.7 the mean of the weights can be trusted at usual K; at 0.5 the variance, at 1 the mean of the weights
     ceases to exist (Vehtari, Simpson, Gelman, Yao & Gabry, 2024, "Pareto smoothed importance sampling", section 3).
 
     Args:
-        largest: The M largest log-weights above the cut-off, which comes first; ascending along the first axis.
+        largest: The cut-off and, above it, the M largest log-weights (M1 = M + 1), ascending along the first axis.
 
     Returns:
         k-hat, NaN where it does not exist: fewer than 5 weights in the tail, or a tail without spread.

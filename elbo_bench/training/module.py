@@ -49,5 +49,7 @@ class BoundModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and its schedule, by epochs."""
         optimizer = self.optimizer.over(parameter for parameter in self.parameters() if parameter.requires_grad)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.optimizer.schedule.factor)
+        factor = self.optimizer.schedule.factor
+        # A plain function: torch would put any other callable's attributes into the checkpoint.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: factor(epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}

@@ -1,0 +1,272 @@
+"""One run from data to record, by the command line: what it writes, how it stops and that it can be repeated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from omegaconf import OmegaConf
+
+from elbo_bench.cli import main
+from elbo_bench.results.record import read_examples, read_result
+
+# A run of a second: 13 batches an epoch.
+TINY = ["model.hidden=[16]", "model.latent_dim=4", "evaluation.num_samples=40", "evaluation.num_examples=70"]
+
+
+def train(*overrides: str, runs: str = "runs") -> Path:
+    """Train in-process below `runs` and return the run's folder."""
+    os.environ["ELBO_BENCH_RUNS"] = runs
+    try:
+        assert main(["train", *TINY, *overrides]) == 0
+    finally:
+        del os.environ["ELBO_BENCH_RUNS"]
+    (folder,) = Path(runs).iterdir()
+    return folder
+
+
+def bytes_of(folder: Path) -> tuple[bytes, bytes, bytes]:
+    """What must not depend on how a result came about: metrics, rows, weights."""
+    metrics = json.dumps(read_result(folder)["metrics"]).encode()
+    weights = folder / "model.safetensors"
+    return metrics, (folder / "examples.npz").read_bytes(), weights.read_bytes() if weights.exists() else b""
+
+
+def process(*arguments: str, runs: Path, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "elbo_bench", *arguments]
+    root = str(Path(__file__).resolve().parents[1])
+    env = {**os.environ, "ELBO_BENCH_RUNS": str(runs), "PYTHONPATH": root, **environment}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_record_says_what_was_run_and_what_came_out(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train("trainer.max_epochs=2", "objective=iwae", "objective.num_samples=3", "seed=5")
+    result = read_result(folder)
+    assert folder.name.startswith("digits-mlp-iwae-k3-s5-")
+    assert result["run_id"] == folder.name
+    assert result["data"]["splits"] == {"train": 1297, "validation": 250, "test": 250}
+    assert (result["data"]["split"], result["data"]["num_examples"], result["data"]["observation"]) == (
+        "test",
+        70,
+        "discrete",
+    )
+    assert result["objective"] == {"name": "iwae", "num_samples": 3, "samples_required": 3, "direction": "lower"}
+    assert result["cfg"] == OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    assert result["compute"]["steps"] == 26
+    assert result["compute"]["train_decoder_evaluations"] == 2 * 1297 * 3
+    assert result["compute"]["evaluate_decoder_evaluations"] == 70 * 40
+    assert (result["checkpoint"]["scored"], result["checkpoint"]["epoch"], result["checkpoint"]["step"]) == (
+        "last",
+        2,
+        26,
+    )
+    assert result["provenance"]["versions"]["torch"] == torch.__version__
+    examples = read_examples(folder)
+    assert len(set(examples["id"].tolist())) == 70
+    for name in ("log_px", "elbo_gap", "bound", "bound_gap", "rate", "distortion"):
+        assert result["metrics"][name]["value"] == pytest.approx(examples[name].mean(), abs=1e-9), name
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in weights.items())
+    shown = capsys.readouterr().out
+    assert "KL(q(z|x) || p(z|x))" in shown
+    assert "KL(q(z|x) || p(z))" in shown
+    assert str(folder) in shown
+
+
+def test_training_ascends_the_bound() -> None:
+    early, late = (train(f"trainer.max_epochs={epochs}", "optimizer.lr=0.01", runs=str(epochs)) for epochs in (1, 10))
+    first, last = (read_result(folder)["metrics"]["log_px"]["value"] for folder in (early, late))
+    assert last > first + 1
+
+
+def test_two_runs_of_one_configuration_give_the_same_bytes() -> None:
+    assert bytes_of(train("trainer.max_epochs=2", runs="a")) == bytes_of(train("trainer.max_epochs=2", runs="b"))
+
+
+def test_an_evaluation_in_the_middle_changes_no_byte() -> None:
+    plain = train("trainer.max_epochs=3", runs="a")
+    watched = train("trainer.max_epochs=3", "trainer.validate_every=1", runs="b")
+    assert bytes_of(plain) == bytes_of(watched)
+    assert [entry["epoch"] for entry in read_result(watched)["checkpoint"]["validation"]] == [1, 2, 3]
+
+
+def test_seed_changes_initialisation_order_and_noise_but_not_the_test_images() -> None:
+    one, two = train("trainer.max_steps=1", "seed=0", runs="a"), train("trainer.max_steps=1", "seed=1", runs="b")
+    assert bytes_of(one)[2] != bytes_of(two)[2]
+    assert read_result(one)["data"]["test_sha256"] == read_result(two)["data"]["test_sha256"]
+
+
+def test_a_recorded_run_is_not_computed_again_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train("trainer.max_epochs=1")
+    stamp = (folder / "result.json").stat().st_mtime_ns
+    capsys.readouterr()
+    train("trainer.max_epochs=1", "trainer.devices=1")  # another placement is the same run
+    assert "recorded already" in capsys.readouterr().out
+    assert (folder / "result.json").stat().st_mtime_ns == stamp
+    before = bytes_of(folder)
+    train("trainer.max_epochs=1", "--force")
+    assert (folder / "result.json").stat().st_mtime_ns > stamp
+    assert bytes_of(folder) == before
+
+
+def test_json_is_the_record(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train("trainer.max_epochs=1", "--json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {**read_result(folder), "folder": str(folder)}
+
+
+@pytest.mark.parametrize("override", ["trainer.gradient_clip_norm=0.01", "trainer.accumulate_grad_batches=3"])
+def test_option_changes_the_training(override: str) -> None:
+    plain, changed = train("trainer.max_epochs=1", runs="a"), train("trainer.max_epochs=1", override, runs="b")
+    assert bytes_of(plain)[2] != bytes_of(changed)[2]
+    # 13 batches make ceil(13 / 3) steps: the last, shorter group steps too.
+    assert read_result(changed)["compute"]["steps"] == (5 if "accumulate" in override else 13)
+
+
+def test_max_steps_stops_within_an_epoch() -> None:
+    result = read_result(train("trainer.max_steps=17", "trainer.max_epochs=null"))
+    assert result["compute"]["steps"] == 17
+    assert result["compute"]["train_decoder_evaluations"] == 1297 + 4 * 100
+
+
+def test_best_checkpoint_is_the_one_with_the_highest_validation_bound() -> None:
+    # A rate that grows too large ruins the model after a while.
+    overrides = ["trainer.checkpoint=best", "optimizer.lr=0.1", "trainer.max_epochs=6"]
+    folder = train(*overrides)
+    result = read_result(folder)
+    history = result["checkpoint"]["validation"]
+    best = max(history, key=lambda entry: entry["bound"])
+    assert result["checkpoint"]["scored"] == "best"
+    assert (result["checkpoint"]["epoch"], result["checkpoint"]["step"]) == (best["epoch"], best["step"])
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    saved = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in weights.items())
+
+
+def test_patience_stops_a_run_that_no_longer_improves() -> None:
+    result = read_result(train("trainer.patience=2", "optimizer=sgd", "optimizer.lr=1e-12", "trainer.max_epochs=50"))
+    history = [entry["bound"] for entry in result["checkpoint"]["validation"]]
+    best = history.index(max(history))
+    assert len(history) == best + 3 < 50
+
+
+def test_schedule_sets_the_learning_rate_of_each_epoch() -> None:
+    folder = train("trainer.max_epochs=5", "optimizer.schedule=burda", "optimizer.lr=0.004")
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    # Epochs 0 | 1 2 3 | 4 ...: after five epochs the third stage is on.
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.004 * 10 ** (-2 / 7))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_precision_is_passed_on(precision: str) -> None:
+    folder = train("trainer.max_epochs=1", f"trainer.precision={precision}")
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    assert all(value.dtype == dtype for value in safetensors.torch.load_file(folder / "model.safetensors").values())
+
+
+def test_a_loss_that_is_not_finite_ends_with_3_and_its_step_and_no_record(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = main(["train", *TINY, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3"])
+    error = capsys.readouterr().err.splitlines()
+    assert code == 3
+    assert error[-1].startswith("elbo-bench: the loss is not finite at step 2;")
+    assert list(Path("runs").rglob("result.json")) == []
+    assert list(Path("runs").rglob("*.ckpt")) == []
+
+
+def test_a_checkpoint_that_is_not_finite_is_never_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    # The only step has a finite loss and leaves parameters that are not.
+    code = main(
+        [
+            "train",
+            *TINY,
+            "trainer.max_steps=1",
+            "objective=beta",
+            "objective.beta=1e30",
+            "optimizer=sgd",
+            "optimizer.lr=1e20",
+        ]
+    )
+    assert code == 3
+    assert "is not finite after step 1" in capsys.readouterr().err
+    assert list(Path("runs").rglob("*.ckpt")) == []
+
+
+def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    overrides = [*TINY, "trainer.max_epochs=60", "trainer.checkpoint_seconds=0.2", "trainer.validate_every=7"]
+    undisturbed = train(*overrides[len(TINY) :], runs="undisturbed")
+    stops = 0
+    for attempt in range(6):
+        running = process("train", *overrides, runs=tmp_path / "stopped")
+        if attempt < 3:
+            wait_for(tmp_path / "stopped", newer_than=time.time())
+            running.send_signal((signal.SIGTERM, signal.SIGINT, signal.SIGKILL)[attempt])
+        _, error = running.communicate(timeout=120)
+        if running.returncode == 0:
+            break
+        assert running.returncode == (-signal.SIGKILL if attempt == 2 else 75), error
+        if attempt < 2:
+            assert "the same command resumes" in error.splitlines()[-1]
+            assert list((tmp_path / "stopped").rglob("result.json")) == []
+        stops += 1
+    assert stops == 3
+    (folder,) = (tmp_path / "stopped").iterdir()
+    assert bytes_of(folder) == bytes_of(undisturbed)
+    first, second = (read_result(each)["checkpoint"] for each in (undisturbed, folder))
+    assert first == second
+
+
+def wait_for(runs: Path, newer_than: float) -> None:
+    """Wait until a run has saved a checkpoint, so that it is in the middle of training."""
+    for _ in range(600):
+        if any(place.stat().st_mtime > newer_than for place in runs.rglob("last.ckpt")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint was saved within 30 s")
+
+
+def test_evaluate_does_it_again_from_the_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train("trainer.max_epochs=2", "trainer.checkpoint=best")
+    assert main(["evaluate", str(folder)]) == 0
+    (again,) = (folder / "evaluations").iterdir()
+    assert bytes_of(again)[:2] == bytes_of(folder)[:2]
+    capsys.readouterr()
+    assert main(["evaluate", str(folder / "checkpoints/best.ckpt"), "--json"]) == 0
+    from_checkpoint = json.loads(capsys.readouterr().out)
+    assert from_checkpoint["metrics"] == read_result(folder)["metrics"]
+    assert main(["evaluate", str(folder), "evaluation.num_samples=80", "evaluation.split=validation", "--json"]) == 0
+    other: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert (other["data"]["split"], other["diagnostics"]["num_samples"]) == ("validation", 80)
+    assert other["metrics"]["log_px"] != from_checkpoint["metrics"]["log_px"]
+    assert len(list((folder / "evaluations").iterdir())) == 3
+
+
+def test_a_part_of_a_split_is_not_its_head() -> None:
+    ids = read_examples(train("trainer.max_steps=1"))["id"]
+    assert len(ids) == 70
+    assert ids.max() > 200, "the first rows may be sorted by class"
+    assert np.all(np.diff(ids) > 0)
+
+
+def test_training_closes_the_gap_where_the_family_holds_the_posterior() -> None:
+    overrides = ["data=linear_gaussian_data", "model=linear_gaussian", "model.covariance=full", "trainer.max_epochs=20"]
+    overrides += ["optimizer.lr=0.05", "optimizer.schedule=cosine", "optimizer.schedule.epochs=20"]
+    os.environ["ELBO_BENCH_RUNS"] = "runs"
+    try:
+        assert main(["train", *overrides, "evaluation.num_samples=200"]) == 0
+    finally:
+        del os.environ["ELBO_BENCH_RUNS"]
+    (folder,) = Path("runs").iterdir()
+    metrics = read_result(folder)["metrics"]
+    # The family holds the posterior, so training closes the gap.
+    assert 0 <= metrics["elbo_gap"]["value"] < 0.1
