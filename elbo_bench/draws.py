@@ -60,7 +60,7 @@ class Draws:
 
     @functools.cached_property
     def path_log_w(self) -> Float[Tensor, "K B"]:
-        """Log-weights of the same value whose gradient lacks the score term of q (Roeder et al., 2017, eq. 6)."""
+        """Log-weights of the same value whose gradient lacks the score term of q (Roeder et al., 2017)."""
         score = self.posterior.log_prob(self.z.detach())
         return self.log_w + (score - score.detach())
 

@@ -118,7 +118,7 @@ class Components:
         started = time.monotonic()
         rank, world_size = rank_and_world_size()
         num_blocks = -(-len(x) // options.block_size)
-        with ProgressLine(f"evaluating {len(x)} {options.split} examples", num_blocks, enabled=rank == 0) as line:
+        with ProgressLine(f"evaluating {len(x)} {options.split} examples, by blocks", num_blocks, enabled=rank == 0) as line:
             evaluation = evaluate(
                 cast("LatentVariableModel", self.model),
                 x,

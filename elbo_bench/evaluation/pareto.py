@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 
 def tail_size(num_samples: int) -> int:
-    """Return how many of K weights are the tail, min(K/5, 3 sqrt K) (Vehtari et al., 2024, section 6)."""
+    """Return how many of K weights are the tail, min(K/5, 3 sqrt K) (Vehtari et al., 2024)."""
     return math.ceil(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
 
 
@@ -15,7 +15,7 @@ def pareto_k(largest: Float[np.ndarray, "M1 B"]) -> Float[np.ndarray, " B"]:
     """Return the shape of a generalised Pareto distribution fitted to each example's largest weights.
 
     Below 0.7 the mean of the weights can be trusted at usual K; at 0.5 the variance, at 1 the mean of the weights
-    ceases to exist (Vehtari, Simpson, Gelman, Yao & Gabry, 2024, "Pareto smoothed importance sampling", section 3).
+    ceases to exist (Vehtari, Simpson, Gelman, Yao & Gabry, 2024, "Pareto smoothed importance sampling").
 
     Args:
         largest: The cut-off and, above it, the M largest log-weights (M1 = M + 1), ascending along the first axis.

@@ -21,8 +21,8 @@ class MLP(nn.Module):
 
     The encoder is data - hidden - latent, the decoder mirrors it. Weights are Glorot-uniform, biases zero, the scale
     of q is exp(linear) without a clamp, and the decoder's last bias is the log-odds of the training mean, clipped to
-    [.001, .999]: the one-layer architecture of Burda et al., 2016, "Importance weighted autoencoders", appendix C, and
-    of its authors' code.
+    [.001, .999]: the one-layer architecture of Burda et al., 2016, "Importance weighted autoencoders", and of its
+    authors' code.
 
     Args:
         info: Facts of the data, which must be binary.

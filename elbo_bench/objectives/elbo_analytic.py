@@ -17,7 +17,7 @@ class ELBOAnalytic(Objective):
     .. math:: \frac1K \sum_k \log p(x|z_k) - \mathrm{KL}(q(z|x) \| p(z))
 
     Less noisy than the Monte Carlo form far from the optimum, noisier at it (Kingma & Welling, 2014,
-    "Auto-encoding variational Bayes", eq. 7; Roeder et al., 2017, section 2).
+    "Auto-encoding variational Bayes", eq. 7; Roeder et al., 2017).
     """
 
     @property

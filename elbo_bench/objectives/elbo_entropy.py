@@ -17,7 +17,7 @@ class ELBOEntropy(Objective):
     .. math:: \frac1K \sum_k \log p(x, z_k) + \mathrm{H}[q(z|x)]
 
     For priors with a density but without a KL in closed form (Jordan et al., 1999, "An introduction to variational
-    methods for graphical models", section 6).
+    methods for graphical models").
     """
 
     @property

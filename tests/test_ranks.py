@@ -1,0 +1,67 @@
+"""Several processes: the same bytes from one checkpoint, the same training up to rounding."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+from elbo_bench.results.record import read_examples, read_result
+
+TINY = ["model.hidden=[16]", "model.latent_dim=4", "evaluation.num_samples=40"]
+
+
+def run(*arguments: str, runs: Path) -> str:
+    """Run a command in a process of its own, as its ranks are started by running it again."""
+    root = str(Path(__file__).resolve().parents[1])
+    env = {**os.environ, "ELBO_BENCH_RUNS": str(runs), "PYTHONPATH": root}
+    command = [sys.executable, "-m", "elbo_bench", *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process, evaluated on 250 examples: neither 2 nor 3 ranks share its 8 blocks evenly with 3."""
+    runs = tmp_path_factory.mktemp("single")
+    run("train", *TINY, "trainer.max_steps=20", "objective=iwae", "objective.num_samples=3", runs=runs)
+    (folder,) = runs.iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_evaluate_a_checkpoint_to_the_same_bytes(ranks: int, single: Path) -> None:
+    arguments = ["evaluate", str(single), f"trainer.devices={ranks}", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    printed = json.loads(run(*arguments, "--json", "--force", runs=single.parent))
+    folder = Path(printed["folder"])
+    assert printed["compute"]["world_size"] == ranks
+    assert json.dumps(printed["metrics"]) == json.dumps(read_result(single)["metrics"])
+    assert (folder / "examples.npz").read_bytes() == (single / "examples.npz").read_bytes()
+
+
+def test_more_ranks_than_blocks(single: Path) -> None:
+    sizes = ["evaluation.num_examples=2", "evaluation.block_size=1"]
+    placement = ["trainer.devices=3", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    alone = json.loads(run("evaluate", str(single), *sizes, "--json", runs=single.parent))
+    many = json.loads(run("evaluate", str(single), *sizes, *placement, "--json", "--force", runs=single.parent))
+    assert many["metrics"] == alone["metrics"]
+    assert len(read_examples(Path(many["folder"]))["id"]) == 2
+
+
+def test_two_ranks_train_as_one_up_to_rounding_and_record_once(single: Path, tmp_path: Path) -> None:
+    arguments = ["train", *TINY, "trainer.max_steps=20", "objective=iwae", "objective.num_samples=3"]
+    printed = json.loads(
+        run(*arguments, "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "--json", runs=tmp_path)
+    )
+    folder = Path(printed["folder"])
+    assert folder.name == single.name  # placement is no part of a run's name
+    assert printed["compute"]["world_size"] == 2
+    one, two = (safetensors.torch.load_file(each / "model.safetensors") for each in (single, folder))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+    assert read_examples(folder)["log_px"] == pytest.approx(read_examples(single)["log_px"], abs=1e-3)
+    assert np.array_equal(read_examples(folder)["id"], np.arange(250))
