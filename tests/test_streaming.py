@@ -1,0 +1,271 @@
+"""Laws of the streamed estimates: equal to NumPy's on the whole array, however the stream is cut."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+import hypothesis
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from hypothesis import strategies as st
+from linear_gaussian_case import Fixed, linear_gaussian, observations, trials
+from torch import Tensor
+
+from elbo_bench.draws import Draws, draw
+from elbo_bench.evaluation.streaming import GroupedBound, GroupedWeights, NonFinite, PairedMoments, TailWeights
+
+B = 4
+# Where a stream of up to 40 samples is cut; a cut that comes twice makes an empty piece.
+cuts = st.lists(st.integers(0, 40), max_size=8)
+offsets = st.sampled_from([0.0, 1e4, -1e4, 300.0])
+
+
+@st.composite
+def streams(draw_, min_size: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Log-weights and values, `[n, B]` each: mild, heavy-tailed, or rising so steeply that the last one is all."""
+    size, seed = draw_(st.integers(min_size, 40)), draw_(st.integers(0, 10_000))
+    spread = draw_(st.sampled_from([0.1, 2.0, 15.0]))
+    slope = draw_(st.sampled_from([0.0, 30.0, -30.0]))
+    generator = np.random.default_rng(seed)
+    log_w = spread * generator.normal(size=(size, B)) + slope * np.arange(size)[:, None]
+    return log_w, 3 * generator.normal(size=(size, B)) + 0.5 * log_w
+
+
+def pieces(array: np.ndarray | Tensor, edges: list[int]) -> Iterator[Tensor]:
+    whole = torch.as_tensor(array)
+    inner = [min(edge, len(whole)) for edge in sorted(edges)]
+    for start, stop in itertools.pairwise([0, *inner, len(whole)]):
+        yield whole[start:stop]
+
+
+def moments(log_w: np.ndarray, value: np.ndarray, edges: list[int]) -> PairedMoments:
+    streamed = PairedMoments(log_w.shape[1])
+    for weight_piece, value_piece in zip(pieces(log_w, edges), pieces(value, edges), strict=True):
+        streamed.update(weight_piece, value_piece)
+    return streamed
+
+
+def relative_weights(log_w: np.ndarray) -> np.ndarray:
+    """Weights over their mean."""
+    return len(log_w) * scipy.special.softmax(log_w, axis=0)
+
+
+def se_of_mean(values: np.ndarray) -> np.ndarray:
+    return values.std(0, ddof=1) / math.sqrt(len(values))
+
+
+# --- moments ---
+
+
+@hypothesis.given(stream=streams(), edges=cuts, w_offset=offsets, v_offset=offsets)
+@trials(60)
+def test_every_estimate_is_numpy_s_on_the_whole_array(
+    stream: tuple[np.ndarray, np.ndarray], edges: list[int], w_offset: float, v_offset: float
+) -> None:
+    log_w, value = stream[0] + w_offset, stream[1] + v_offset
+    streamed = moments(log_w, value, edges)
+    weights = relative_weights(log_w)
+    # An offset of 1e4 rounds what is added to it at 2e-12; differences of such numbers keep ten digits.
+    close = {"rtol": 1e-8, "atol": 1e-9}
+    assert streamed.count == len(log_w)
+    np.testing.assert_allclose(streamed.mean(), value.mean(0), rtol=1e-13, atol=1e-10)
+    np.testing.assert_allclose(streamed.mean_se(), se_of_mean(value), **close)
+    expected = scipy.special.logsumexp(log_w, axis=0) - math.log(len(log_w))
+    np.testing.assert_allclose(streamed.log_mean_weight(), expected, rtol=1e-13, atol=1e-11)
+    np.testing.assert_allclose(streamed.log_mean_weight_se(), se_of_mean(weights), **close)
+    np.testing.assert_allclose(streamed.effective_sample_size(), len(log_w) ** 2 / (weights**2).sum(0), **close)
+    # The delta method: log p(x) - mean value moves with each sample by w_k / mean w - v_k.
+    np.testing.assert_allclose(streamed.gap_se(), se_of_mean(weights - value), **close)
+
+
+@hypothesis.given(stream=streams(min_size=6), edges=cuts, zeros=st.lists(st.integers(0, 39), min_size=1, max_size=30))
+@trials(60)
+def test_a_weight_of_zero_counts_and_adds_nothing(
+    stream: tuple[np.ndarray, np.ndarray], edges: list[int], zeros: list[int]
+) -> None:
+    log_w, value = stream
+    log_w[[zero for zero in zeros if zero < len(log_w) - 1], 1:] = -math.inf
+    streamed = moments(log_w, value, edges)
+    weights = relative_weights(log_w)
+    expected = scipy.special.logsumexp(log_w, axis=0) - math.log(len(log_w))
+    np.testing.assert_allclose(streamed.log_mean_weight(), expected, rtol=1e-13, atol=1e-11)
+    np.testing.assert_allclose(streamed.log_mean_weight_se(), se_of_mean(weights), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(streamed.effective_sample_size(), len(log_w) ** 2 / (weights**2).sum(0), rtol=1e-10)
+    np.testing.assert_allclose(streamed.gap_se(), se_of_mean(weights - value), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("edges", [[], [1], [3], [2, 5]], ids=str)
+def test_a_log_weight_of_minus_infinity_as_the_value_leaves_log_p_x_alone(edges: list[int]) -> None:
+    log_w = np.random.default_rng(0).normal(size=(9, B))
+    log_w[:3, 1] = log_w[5, 2] = log_w[:, 3] = -math.inf
+    streamed = moments(log_w, log_w, edges)
+    expected = scipy.special.logsumexp(log_w, axis=0) - math.log(9)
+    np.testing.assert_allclose(streamed.log_mean_weight(), expected, rtol=1e-13)
+    assert streamed.log_mean_weight()[3] == -math.inf
+    some = relative_weights(log_w[:, :3])
+    np.testing.assert_allclose(streamed.effective_sample_size()[:3], 9**2 / (some**2).sum(0), rtol=1e-12)
+    np.testing.assert_allclose(streamed.mean()[:1], log_w[:, 0].mean())
+    assert streamed.mean()[1:].tolist() == [-math.inf] * 3
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("edges", [[], [4], [5]], ids=str)
+def test_a_number_that_is_none_stays_visible_in_its_example_alone(bad: float, edges: list[int]) -> None:
+    generator = np.random.default_rng(0)
+    log_w, value = generator.normal(size=(9, B)), generator.normal(size=(9, B))
+    broken = log_w.copy()
+    broken[4, 2] = bad
+    found, whole = moments(broken, value, edges), moments(log_w, value, edges)
+    others = [0, 1, 3]
+    for estimate in ("log_mean_weight", "log_mean_weight_se", "effective_sample_size", "gap_se"):
+        assert not math.isfinite(getattr(found, estimate)()[2])
+        np.testing.assert_array_equal(getattr(found, estimate)()[others], getattr(whole, estimate)()[others])
+    broken_value = value.copy()
+    broken_value[4, 2] = bad
+    assert not math.isfinite(moments(log_w, broken_value, edges).mean()[2])
+
+
+@pytest.mark.parametrize("level", [0.1, -1e4, 1e4])
+def test_equal_weights_have_no_error_and_count_in_full(level: float) -> None:
+    log_w = np.full((37, B), level)
+    streamed = moments(log_w, log_w, [5, 20])
+    np.testing.assert_allclose(streamed.log_mean_weight(), level, rtol=1e-14)
+    np.testing.assert_allclose(streamed.effective_sample_size(), 37, rtol=1e-13)
+    for error in (streamed.mean_se(), streamed.log_mean_weight_se(), streamed.gap_se()):
+        np.testing.assert_allclose(error, 0, atol=1e-8)
+
+
+def test_the_effective_sample_size_is_1_for_a_single_weight_and_k_for_equal_ones() -> None:
+    log_w = np.array([[0.0, 0.0], [-2000.0, 0.0], [-1000.0, 0.0], [-1500.0, 0.0]])
+    np.testing.assert_allclose(moments(log_w, log_w, [1, 3]).effective_sample_size(), [1, 4], rtol=1e-14)
+
+
+@pytest.mark.parametrize("correlation", [1.0, -1.0, 0.0])
+def test_the_standard_errors_are_the_spread_over_replications(correlation: float) -> None:
+    # 4000 replications of 400 samples side by side. A spread is known to 1.1 %, and the delta method to O(1/400):
+    # 7 % is six standard errors, false-fail 1e-8. A covariance of the wrong sign or none is off by 40 % or more.
+    generator = np.random.default_rng(5)
+    log_w = 0.5 * generator.normal(size=(400, 4000))
+    value = correlation * log_w + (0.1 if correlation else 0.5) * generator.normal(size=log_w.shape)
+    streamed = moments(log_w, value, [100, 250])
+    gaps = (streamed.log_mean_weight() - streamed.mean()).numpy()
+    for found, estimates in [
+        (streamed.gap_se(), gaps),
+        (streamed.log_mean_weight_se(), streamed.log_mean_weight().numpy()),
+        (streamed.mean_se(), streamed.mean().numpy()),
+    ]:
+        assert found.square().mean().sqrt().item() == pytest.approx(estimates.std(ddof=1), rel=0.07)
+    # E w = exp(s^2 / 2); the log of a mean is low by half its squared error, 4e-4 here.
+    assert streamed.log_mean_weight().mean().item() == pytest.approx(0.125, abs=2e-3)
+
+
+def test_a_squared_standard_error_is_unbiased_at_few_samples() -> None:
+    # Three samples: dividing by n in the place of n - 1 would make it a third too small; 3 % is seen.
+    value = np.random.default_rng(5).normal(size=(3, 100_000))
+    squared = moments(np.zeros_like(value), value, [1]).mean_se().square()
+    error = (squared.mean() - 1 / 3) / (squared.std() / math.sqrt(100_000))
+    assert abs(error) < 5.8
+    assert squared.std() / math.sqrt(100_000) < 0.002
+
+
+# --- groups ---
+
+
+@hypothesis.given(stream=streams(), edges=cuts, size=st.integers(1, 12), offset=offsets)
+@trials(60)
+def test_l_k_comes_from_disjoint_groups_of_k_in_the_order_of_the_stream(
+    stream: tuple[np.ndarray, np.ndarray], edges: list[int], size: int, offset: float
+) -> None:
+    log_w = stream[0] + offset
+    log_w[::5, 2] = -math.inf
+    grouped = GroupedWeights(size, B)
+    for piece in pieces(log_w, edges):
+        grouped.update(piece)
+    whole = len(log_w) // size  # what is left over fills no group
+    assert grouped.moments.count == whole
+    if not whole:
+        return
+    groups = log_w[: whole * size].reshape(whole, size, B)
+    bounds = scipy.special.logsumexp(groups, axis=1) - math.log(size)
+    np.testing.assert_allclose(grouped.moments.mean(), bounds.mean(0), rtol=1e-12, atol=1e-10)
+    expected = scipy.special.logsumexp(bounds, axis=0) - math.log(whole)
+    np.testing.assert_allclose(grouped.moments.log_mean_weight(), expected, rtol=1e-12, atol=1e-10)
+    if whole > 1 and np.isfinite(bounds).all():
+        np.testing.assert_allclose(grouped.moments.mean_se(), se_of_mean(bounds), rtol=1e-8, atol=1e-9)
+
+
+def bound_of_everything(draws: Draws) -> Tensor:
+    """A value that depends on each part of the draws, on the samples as a group and on their order."""
+    return (
+        draws.log_w[0]
+        + torch.logsumexp(2 * draws.log_w, 0) / 2
+        - draws.analytic_kl()
+        + draws.z.amax((0, 2)) * draws.log_p_z.std(0)
+    )
+
+
+@hypothesis.given(edges=st.lists(st.integers(0, 23), max_size=6), size=st.integers(2, 9))
+@trials(60)
+def test_a_bound_sees_disjoint_groups_of_the_samples_that_it_needs(edges: list[int], size: int) -> None:
+    noise = torch.randn(23, B, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        draws = draw(linear_gaussian(), observations(), 23, Fixed(noise))
+    grouped = GroupedBound(bound_of_everything, size, B)
+    for start, stop in itertools.pairwise([0, *sorted(edges), 23]):
+        grouped.update(draws.samples(start, stop))
+    groups = [draws.samples(start, start + size) for start in range(0, 23 - size + 1, size)]
+    values = np.stack([bound_of_everything(group) for group in groups])
+    log_w = draws.log_w.numpy()[: len(groups) * size]
+    assert grouped.moments.count == len(groups)
+    np.testing.assert_allclose(grouped.moments.mean(), values.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(grouped.moments.mean_se(), se_of_mean(values), rtol=1e-9)
+    expected = scipy.special.logsumexp(log_w, axis=0) - math.log(len(log_w))
+    np.testing.assert_allclose(grouped.moments.log_mean_weight(), expected, rtol=1e-12)
+    weights = np.exp(log_w - expected).reshape(len(groups), size, B).mean(1)
+    np.testing.assert_allclose(grouped.moments.gap_se(), se_of_mean(weights - values), rtol=1e-9)
+
+
+def test_a_bound_in_single_precision_is_averaged_in_double() -> None:
+    noise = torch.randn(12, B, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        draws = draw(linear_gaussian(), observations(), 12, Fixed(noise))
+    parts = ("z", "log_p_x_given_z", "log_p_z", "log_q_z_given_x")
+    single = dataclasses.replace(draws, **{name: getattr(draws, name).float() for name in parts})
+    grouped = GroupedBound(lambda group: group.log_w.mean(0), 3, B)
+    grouped.update(single)
+    assert grouped.moments.mean().dtype is torch.float64
+    by_hand = single.log_w.view(4, 3, B).mean(1).double().mean(0)
+    np.testing.assert_allclose(grouped.moments.mean(), by_hand, rtol=1e-12)
+
+
+# --- the tail and what is not finite ---
+
+
+@hypothesis.given(stream=streams(), edges=cuts, size=st.integers(1, 12))
+@trials(60)
+def test_the_tail_is_the_largest_log_weights_in_ascending_order(
+    stream: tuple[np.ndarray, np.ndarray], edges: list[int], size: int
+) -> None:
+    log_w = stream[0]
+    tail = TailWeights(size, B)
+    for piece in pieces(log_w, edges):
+        tail.update(piece)
+    expected = np.sort(log_w, axis=0)[-size:]
+    filled = len(expected)
+    np.testing.assert_array_equal(tail.sorted()[size - filled :], expected)
+    assert (tail.sorted()[: size - filled] == -math.inf).all()
+
+
+@pytest.mark.parametrize("edges", [[], [1], [2, 4], [4, 4]], ids=str)
+def test_which_examples_met_what_is_no_weight(edges: list[int]) -> None:
+    log_w = np.zeros((6, 5))
+    log_w[1, 1], log_w[4, 2], log_w[0, 3], log_w[2, 4], log_w[5, 4] = math.nan, math.inf, -math.inf, math.inf, math.nan
+    broken = NonFinite(5)
+    for piece in pieces(log_w, edges):
+        broken.update(piece)
+    assert broken.nan.tolist() == [False, True, False, False, True]
+    # A weight of zero is a weight.
+    assert broken.infinite.tolist() == [False, False, True, False, True]
