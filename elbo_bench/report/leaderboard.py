@@ -1,0 +1,148 @@
+"""The leaderboard: records ranked by test log p(x), never across data contracts and never by tightness alone."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from elbo_bench.errors import UsageError
+from elbo_bench.results.record import RESULT, read_result
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column of the leaderboard.
+
+    Attributes:
+        key: Its name in JSON and CSV.
+        title: Its heading in a table.
+        meaning: What it is, in one line.
+        digits: Digits behind the point; None for text.
+    """
+
+    key: str
+    title: str
+    meaning: str
+    digits: int | None = None
+
+
+COLUMNS = (
+    Column("rank", "#", "Place by log p(x) within one data contract", 0),
+    Column("objective", "objective", "What the run was trained with"),
+    Column("model", "model", "The model"),
+    Column("seed", "seed", "The run's seed", 0),
+    Column(
+        "log_px", "log p(x)", "Mean test log p(x) by importance sampling, in nats; '>=' marks a lower bound only", 2
+    ),
+    Column("log_px_se", "± SE", "Standard error of that mean over the test examples", 2),
+    Column("elbo", "ELBO", "Evidence lower bound, whatever was trained with", 2),
+    Column("elbo_gap", "ELBO gap", "log p(x) - ELBO = KL(q(z|x) ‖ p(z|x))", 2),
+    Column("bound", "bound", "Value of the bound trained with; '*' marks what is no bound on log p(x)", 2),
+    Column("bound_gap", "its gap", "log p(x) - the bound trained with", 2),
+    Column("rate", "rate", "KL(q(z|x) ‖ p(z)), the KL inside the ELBO", 2),
+    Column("distortion", "distortion", "-E_q[log p(x|z)]", 2),
+    Column("active_units", "active", "Latent dimensions whose posterior mean varies over x", 0),
+    Column("ess", "ESS", "Effective sample size of the importance weights", 1),
+    Column("seconds", "s", "Seconds of training and evaluation", 1),
+)
+
+Row = dict[str, Any]
+
+
+def read_runs(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records below some folders of runs, and a line for each that is corrupt.
+
+    A run without a record is not done, and neither ranked nor corrupt.
+
+    Raises:
+        UsageError: A folder does not exist.
+    """
+    results: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder of runs")
+        runs = [folder] if (folder / RESULT).is_file() else sorted(folder.iterdir())
+        for run in runs:
+            if not (run / RESULT).exists():
+                continue
+            try:
+                results.append({**read_result(run), "folder": str(run)})
+                row(results[-1])
+            except UsageError as error:
+                problems.append(str(error))
+            except (KeyError, TypeError, ValueError) as error:
+                results.pop()
+                problems.append(f"{run / RESULT} is not a result: {type(error).__name__} at {error}")
+    return results, problems
+
+
+def contract(result: dict[str, Any]) -> tuple[str, ...]:
+    """Return what must be equal for two results to be comparable: the data, its protocol and the scored examples."""
+    data = result["data"]
+    keys = ("name", "protocol", "observation", "split", "test_sha256", "num_examples")
+    return tuple(str(data[key]) for key in keys)
+
+
+def leaderboard(results: Sequence[dict[str, Any]]) -> list[list[Row]]:
+    """Return the rows of each data contract, ranked by log p(x), best first; contracts by name."""
+    parts: dict[tuple[str, ...], list[Row]] = {}
+    for result in results:
+        parts.setdefault(contract(result), []).append(row(result))
+    for rows in parts.values():
+        rows.sort(key=lambda each: (-each["log_px"], each["run_id"]))
+        for rank, each in enumerate(rows, 1):
+            each["rank"] = rank
+    return [parts[key] for key in sorted(parts)]
+
+
+def row(result: dict[str, Any]) -> Row:
+    """Return one result as a row: every column, and what identifies it.
+
+    Raises:
+        KeyError: The result lacks a metric that every evaluation has.
+    """
+    metrics, data, compute = result["metrics"], result["data"], result["compute"]
+
+    def value(name: str) -> int | float | None:
+        return metrics[name]["value"] if name in metrics else None
+
+    return {
+        "rank": 0,
+        "objective": objective_label(result["objective"]),
+        "model": result["model"],
+        "seed": result["seed"],
+        "log_px": metrics["log_px"]["value"],
+        "log_px_se": metrics["log_px"]["se"],
+        "elbo": metrics["elbo_analytic" if "elbo_analytic" in metrics else "elbo_mc"]["value"],
+        "elbo_gap": metrics["elbo_gap"]["value"],
+        "bound": value("bound"),
+        "bound_gap": value("bound_gap"),
+        "rate": metrics["rate"]["value"],
+        "distortion": metrics["distortion"]["value"],
+        "active_units": value("active_units"),
+        "ess": metrics["ess"]["value"],
+        "seconds": float(compute.get("train_seconds", 0.0)) + float(compute["evaluate_seconds"]),
+        "truth": str(result["truth"]["tier"]),
+        "direction": str(result["objective"]["direction"]),
+        "run_id": result["run_id"],
+        "folder": result.get("folder"),
+        "data": data["name"],
+        "protocol": data["protocol"],
+        "split": data["split"],
+        "num_examples": data["num_examples"],
+        "test_sha256": data["test_sha256"],
+    }
+
+
+def objective_label(objective: dict[str, Any]) -> str:
+    """Return an objective with its parameters in a few characters: `iwae K=8`, `beta beta=4 kl=analytic`."""
+    parts = [str(objective["name"])]
+    for key, value in objective.items():
+        if key in ("name", "samples_required", "direction"):
+            continue
+        if key == "num_samples":
+            parts += [f"K={value}"] if value != 1 else []
+        else:
+            parts.append(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}")
+    return " ".join(parts)

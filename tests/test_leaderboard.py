@@ -1,0 +1,219 @@
+"""The leaderboard: ranks within one data contract, says which gap is which, and names what is corrupt."""
+
+import copy
+import csv
+import io
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elbo_bench.cli import main
+from elbo_bench.errors import UsageError
+from elbo_bench.report.formats import to_csv, to_markdown
+from elbo_bench.report.leaderboard import leaderboard, objective_label, read_runs, row
+
+ROOT = str(Path(__file__).resolve().parents[1])
+
+
+def metric(value: float, unit: str = "nats") -> dict[str, Any]:
+    return {"value": value, "se": 0.25, "se_mc": 0.01, "n": 250, "unit": unit}
+
+
+def record(run_id: str, log_px: float, **changes: Any) -> dict[str, Any]:
+    """A record as a run writes it; `changes` are dotted with `__`."""
+    result: dict[str, Any] = {
+        "schema_version": 1,
+        "run_id": run_id,
+        "status": "done",
+        "data": {
+            "name": "digits",
+            "protocol": "p",
+            "observation": "discrete",
+            "split": "test",
+            "test_sha256": "0" * 64,
+            "num_examples": 250,
+        },
+        "model": "mlp",
+        "objective": {"name": "iwae", "num_samples": 8, "samples_required": 8, "direction": "lower"},
+        "seed": 0,
+        "cfg": {},
+        "metrics": {
+            "log_px": metric(log_px),
+            "elbo_analytic": metric(log_px - 2),
+            "elbo_mc": metric(log_px - 2.01),
+            "elbo_gap": metric(2.01),
+            "bound": metric(log_px - 1),
+            "bound_gap": metric(1),
+            "rate": metric(5),
+            "distortion": metric(-log_px - 3),
+            "ess": metric(100.0, "samples"),
+            "active_units": metric(7, "dimensions"),
+        },
+        "truth": {"tier": "importance", "num_samples": 1000},
+        "diagnostics": {"share_passing": 1.0, "pareto_k_max": 0.5},
+        "checkpoint": {},
+        "compute": {"train_seconds": 3.0, "evaluate_seconds": 1.5},
+        "provenance": {},
+    }
+    for path, value in changes.items():
+        node = result
+        *inner, last = path.split("__")
+        for key in inner:
+            node = node[key]
+        node[last] = value
+    return result
+
+
+def write(root: Path, result: dict[str, Any] | str, name: str) -> None:
+    (root / name).mkdir(parents=True)
+    text = result if isinstance(result, str) else json.dumps(result)
+    (root / name / "result.json").write_text(text)
+
+
+def test_rows_are_ranked_by_log_px_and_not_by_tightness() -> None:
+    tight = record("tight", -30.0, metrics__elbo_gap=metric(0.1), metrics__bound_gap=metric(0.1))
+    loose = record("loose", -25.0, metrics__elbo_gap=metric(4.0))
+    ((first, second),) = leaderboard([tight, loose])
+    assert [(first["rank"], first["run_id"]), (second["rank"], second["run_id"])] == [(1, "loose"), (2, "tight")]
+
+
+def test_each_column_is_the_metric_that_it_names() -> None:
+    made = row(record("a", -25.0))
+    assert made["log_px"] == -25.0
+    assert made["elbo"] == -27.0
+    assert made["elbo_gap"] == 2.01
+    assert made["bound"] == -26.0
+    assert made["bound_gap"] == 1
+    assert made["rate"] == 5
+    assert made["distortion"] == 22.0
+    assert (made["active_units"], made["ess"], made["seconds"], made["log_px_se"]) == (7, 100.0, 4.5, 0.25)
+
+
+def test_two_contracts_are_never_mixed() -> None:
+    changes = [
+        {},
+        {"data__name": "mnist_static"},
+        {"data__protocol": "q"},
+        {"data__split": "validation"},
+        {"data__test_sha256": "1" * 64},
+        {"data__num_examples": 100},
+        {"data__observation": "continuous"},
+    ]
+    parts = leaderboard([record(str(number), -number, **change) for number, change in enumerate(changes)])
+    assert len(parts) == len(changes)
+    assert {rows[0]["rank"] for rows in parts} == {1}
+
+
+def test_label_names_the_parameters() -> None:
+    assert (
+        objective_label({"name": "iwae", "num_samples": 8, "samples_required": 8, "direction": "lower"}) == "iwae K=8"
+    )
+    assert objective_label({"name": "elbo_mc", "num_samples": 1, "direction": "lower"}) == "elbo_mc"
+    assert objective_label({"name": "beta", "num_samples": 1, "beta": 4.0, "kl": "mc"}) == "beta beta=4 kl=mc"
+
+
+def test_a_lower_bound_only_has_no_interval_and_what_is_no_bound_is_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "runs", record("a", -25.0, truth__tier="lower-bound-only"), "a")
+    write(tmp_path / "runs", record("b", -26.0, objective__direction="none"), "b")
+    assert main(["leaderboard", "--format", "markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = [title.strip() for title in lines[2].split("|")[1:-1]]
+    first, second = (
+        dict(zip(head, [cell.strip() for cell in line.split("|")[1:-1]], strict=True)) for line in lines[4:6]
+    )
+    assert (first["log p(x)"], first["± SE"], first["ELBO gap"], first["bound"]) == (
+        ">= -25.00",
+        "",
+        ">= 2.01",
+        "-26.00",
+    )
+    assert (second["log p(x)"], second["± SE"], second["bound"]) == ("-26.00", "0.25", "-27.00\\*")
+
+
+def corrupt(number: int) -> str:
+    """One of 20 ways in which a file is not a record."""
+    good = record("x", -25.0)
+    texts: list[str] = ["", "{", "[]", "null", "3", '"x"', json.dumps(good)[:-40], json.dumps(good) + "}", "\x00" * 50]
+    texts += ["[" * 100_000, json.dumps(good).replace("-25.0", "NaN"), json.dumps(good).replace("-25.0", "1e999")]
+    for key, value in [
+        ("schema_version", 99),
+        ("metrics", {}),
+        ("metrics", {"log_px": 3}),
+        ("data", {}),
+        ("truth", {}),
+        ("compute", {"evaluate_seconds": "long"}),
+        ("objective", {"name": "iwae"}),
+        ("seed", "zero"),
+    ]:
+        broken = copy.deepcopy(good)
+        broken[key] = value
+        texts.append(json.dumps(broken))
+    assert len(texts) == 20
+    return texts[number]
+
+
+def test_of_500_records_the_20_corrupt_are_named_and_the_rest_ranked_within_2_s(
+    tmp_path: Path,
+) -> None:
+    runs, generator = tmp_path / "runs", random.Random(0)
+    values = [generator.uniform(-30, -20) for _ in range(480)]
+    for number, value in enumerate(values):
+        write(runs, record(f"run-{number}", value), f"run-{number}")
+    for number in range(20):
+        write(runs, corrupt(number), f"corrupt-{number}")
+    (runs / "unfinished").mkdir()
+    # A process of its own: the checks of types that tests switch on cost more than the work.
+    command = [sys.executable, "-m", "elbo_bench", "leaderboard", str(runs), "--format", "json"]
+    started = time.monotonic()
+    done = subprocess.run(command, env={"PYTHONPATH": ROOT}, capture_output=True, text=True, check=True)
+    seconds = time.monotonic() - started
+    out, error = done.stdout, done.stderr
+    rows = json.loads(out)
+    assert [each["log_px"] for each in rows] == sorted(values, reverse=True)
+    assert [each["rank"] for each in rows] == list(range(1, 481))
+    named = error.splitlines()
+    assert len(named) == 20
+    for number in range(20):
+        assert sum(f"corrupt-{number}/result.json" in line for line in named) == 1
+    assert seconds < 2
+
+
+def test_hostile_names_are_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = '=HYPERLINK("x")|<img src=x onerror=alert(1)>`[red]x[/red]`\n| a | b |'
+    result = record(hostile, -25.0, model=hostile, objective__name=hostile, data__name=hostile)
+    parts = leaderboard([result])
+    (parsed,) = list(csv.DictReader(io.StringIO(to_csv(parts))))
+    assert parsed["model"] == "'" + hostile
+    assert not any(value.startswith(("=", "+", "@")) for value in parsed.values())
+    markdown = to_markdown(parts).splitlines()
+    assert len(markdown) == 5
+    assert not any("<img" in line or "`" in line.replace("\\`", "") for line in markdown)
+    assert len({line.replace("\\|", "").count("|") for line in markdown[2:5]}) == 1
+    printable = hostile.replace("\n", " ")  # a record whose names move the cursor is corrupt
+    write(tmp_path / "runs", record("a", -25.0, model=printable, objective__name=printable), "a")
+    assert main(["leaderboard"]) == 0
+    assert "[red]x[/red]" in capsys.readouterr().out
+
+
+def test_nothing_to_rank_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").mkdir()
+    assert main(["leaderboard"]) == 2
+    assert "there is no record in runs" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="is not a folder"):
+        read_runs([tmp_path / "absent"])
+
+
+def test_leaderboard_imports_no_torch(tmp_path: Path) -> None:
+    code = "import sys; import elbo_bench.apps.leaderboard; print('torch' in sys.modules or 'lightning' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": ROOT}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
