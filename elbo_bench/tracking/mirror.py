@@ -1,0 +1,129 @@
+"""The process that talks to W&B: reads lines of JSON, and the record when there is one.
+
+`python -m elbo_bench.tracking.mirror` is started by `wandb_tracker.py`, for one run. A pipe that ends without a word
+means that the run was killed: W&B is told that it crashed.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import wandb
+
+from elbo_bench.results.record import read_examples, read_result
+
+_KILLED = 137
+
+
+def main(lines: IO[str]) -> None:
+    """Mirror one run until its pipe ends."""
+    run: Any = None
+    exit_code = _KILLED
+    try:
+        for message in _messages(lines):
+            if "hello" in message:
+                run = _start(message["hello"])
+            elif "log" in message:
+                run.log(message["log"])
+            elif "finish" in message:
+                _record(run, Path(message["finish"]))
+                exit_code = 0
+            elif "abandon" in message:
+                exit_code = message["abandon"]
+    except Exception as error:
+        print(f"elbo-bench: W&B: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+    if run is not None:
+        run.finish(exit_code=exit_code)
+
+
+def _messages(lines: IO[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        with contextlib.suppress(ValueError):  # half a line: its writer was killed
+            yield json.loads(line)
+
+
+def _start(hello: Mapping[str, Any]) -> Any:
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        x_stats_pid=hello["watched_pid"],
+        init_timeout=30,
+        disable_code=True,
+        disable_git=True,
+    )
+    mode = hello["mode"]
+    if mode == "online" and not _reachable():
+        mode = "offline"
+        print("elbo-bench: W&B cannot be reached: the run is mirrored offline, for `wandb sync`", file=sys.stderr)  # noqa: T201
+    keys = ("project", "entity", "id", "name", "group", "job_type", "dir", "config")
+    arguments = {key: hello[key] for key in keys}
+    try:
+        run = wandb.init(mode=mode, settings=settings, resume="allow" if mode == "online" else None, **arguments)
+    except Exception as error:
+        if mode == "offline":
+            raise
+        reason = " ".join(str(error).split())
+        print(f"elbo-bench: W&B: {reason}: the run is mirrored offline, for `wandb sync`", file=sys.stderr)  # noqa: T201
+        run = wandb.init(mode="offline", settings=settings, **arguments)
+    run.define_metric("step", hidden=True)
+    for prefix in ("train", "val"):
+        run.define_metric(f"{prefix}/*", step_metric="step")
+    return run
+
+
+def _reachable(seconds: float = 3.0) -> bool:
+    """Return whether W&B's server accepts a connection: its own client would try for a minute."""
+    if urllib.request.getproxies():
+        return True  # a proxy answers for everyone: let W&B find out
+    address = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        with socket.create_connection((address.hostname or "", port), timeout=seconds):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _record(run: Any, folder: Path) -> None:
+    """Mirror a record: every metric with its errors, the K-curve, the examples, the pictures."""
+    result, examples = read_result(folder), read_examples(folder)
+    summary: dict[str, Any] = {
+        "truth": result["truth"]["tier"],
+        **{f"diagnostics/{k}": v for k, v in result["diagnostics"].items()},
+    }
+    curve = []
+    for name, metric in result["metrics"].items():
+        key = f"test/{metric_key(name)}"
+        summary[key] = metric["value"]
+        for error in ("se", "se_mc"):
+            if metric[error] is not None:
+                summary[f"{key}_{error}"] = metric[error]
+        if name.startswith("L_"):
+            curve.append([int(name[2:]), metric["value"], metric["se_mc"]])
+    run.summary.update(summary)
+    table = wandb.Table(columns=["K", "L_K", "se_mc"], data=sorted(curve))
+    run.log({"test/k_curve": wandb.plot.line(table, "K", "L_K", title="L_K, a lower bound on log p(x)")})
+    columns: list[str | int] = [*examples]
+    rows = [list(row) for row in zip(*(examples[name].tolist() for name in examples), strict=True)]
+    artifact = wandb.Artifact(f"examples-{result['run_id'][-10:]}", type="examples")
+    artifact.add(wandb.Table(columns=columns, data=rows), "examples")
+    run.log_artifact(artifact)
+    pictures = {f"images/{place.stem}": wandb.Image(str(place)) for place in sorted(folder.glob("*.png"))}
+    if pictures:
+        run.log(pictures)
+
+
+def metric_key(name: str) -> str:
+    """Return a metric's key in W&B below `val/` or `test/`: `elbo_gap` is `gap/elbo`."""
+    return f"gap/{name.removesuffix('_gap')}" if name.endswith("_gap") else name
+
+
+if __name__ == "__main__":
+    main(sys.stdin)
