@@ -1,0 +1,1 @@
+"""Launching: many trials of one sweep file, each a run of its own."""

@@ -1,0 +1,136 @@
+"""Sweeps on this machine: each trial once, whatever is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from elbo_bench.cli import main
+from elbo_bench.results.record import read_result
+
+SWEEP = """
+method: grid
+parameters:
+  experiment: {values: [digits_elbo_mc, digits_beta4, digits_iwae8]}
+  model.hidden: {value: [16]}
+  trainer.max_epochs: {value: EPOCHS}
+  trainer.validate_every: {value: null}
+  trainer.checkpoint_seconds: {value: 0.2}
+  evaluation.num_samples: {value: 40}
+  tracking.name: {value: none}
+  seed: {values: [0, 1]}
+"""
+
+
+def start(runs: Path, place: Path, *words: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "ELBO_BENCH_RUNS": str(runs), "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    command = [sys.executable, "-m", "elbo_bench", "sweep", str(place), *words]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def records(runs: Path) -> dict[str, tuple[str, bytes]]:
+    """What each trial of a sweep came to: its metrics and its rows."""
+    return {
+        place.parent.name: (
+            json.dumps(read_result(place.parent)["metrics"]),
+            (place.parent / "examples.npz").read_bytes(),
+        )
+        for place in runs.glob("*/result.json")
+    }
+
+
+def test_sweep_killed_three_times_ends_with_each_trial_once_and_the_numbers_of_an_undisturbed_one(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "sweep.yaml"
+    place.write_text(SWEEP.replace("EPOCHS", "40"))
+    undisturbed = start(tmp_path / "calm", place, "--workers", "2", "--format", "json")
+    out, error = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, error
+    assert len(json.loads(out)) == 6
+    assert "6 computed, 0 recorded before, 0 failed" in error
+
+    runs, stamps = tmp_path / "killed", {}  # type: Path, dict[str, int]
+    for recorded_before_the_kill in (0, 1, 3):
+        running = start(runs, place, "--workers", "2")
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            started = list(runs.glob("*/checkpoints/last.ckpt"))
+            if len(list(runs.glob("*/result.json"))) >= recorded_before_the_kill and started:
+                break
+            time.sleep(0.05)
+        running.kill()
+        running.communicate()
+        for result in runs.glob("*/result.json"):
+            stamps.setdefault(result.parent.name, result.stat().st_mtime_ns)
+    last = start(runs, place, "--workers", "2", "--format", "json")
+    out, error = last.communicate(timeout=300)
+    assert last.returncode == 0, error
+    assert len(json.loads(out)) == 6
+    assert records(runs) == records(tmp_path / "calm")
+    # What was recorded before a kill was not computed again.
+    assert all((runs / name / "result.json").stat().st_mtime_ns == stamp for name, stamp in stamps.items())
+    assert f"{len(stamps)} recorded before" in error or "recorded before" in error
+
+    again = start(runs, place)
+    _, error = again.communicate(timeout=60)
+    assert "0 computed, 6 recorded before, 0 failed" in error
+
+
+def test_sigterm_stops_a_sweep_cleanly_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    place = tmp_path / "sweep.yaml"
+    place.write_text(SWEEP.replace("EPOCHS", "4000"))
+    running = start(tmp_path / "runs", place, "--workers", "2")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(list((tmp_path / "runs").glob("*/checkpoints/last.ckpt"))) < 2:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 75, error
+    assert list((tmp_path / "runs").glob("*/result.json")) == []
+    left = subprocess.run(["pgrep", "-f", str(place)], capture_output=True, text=True, check=False).stdout.split()
+    assert left == []
+
+
+def test_a_trial_that_fails_is_named_with_its_reason_and_the_others_are_done(tmp_path: Path) -> None:
+    place = tmp_path / "sweep.yaml"
+    place.write_text(
+        "parameters: {optimizer.name: {value: sgd}, optimizer.lr: {values: [1e30, 1e-3]}, model.hidden: {value: [8]},"
+        " trainer.max_epochs: {value: 1}, evaluation.num_samples: {value: 20}, tracking.name: {value: none}}"
+    )
+    running = start(tmp_path / "runs", place, "--format", "json")
+    out, error = running.communicate(timeout=120)
+    assert running.returncode == 3
+    assert len(json.loads(out)) == 1
+    (reason,) = [line for line in error.splitlines() if " failed: " in line]
+    assert "the loss is not finite at step 2" in reason
+    assert "exit code 3" in reason
+    assert error.splitlines()[-1].startswith("elbo-bench: 1 of 2 trials did not finish")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("parameters: {objectiv.name: {values: [iwae]}}", "did you mean 'objective'?"),
+        ("parameters: {experiment: {values: [digits_iwae8, digits_iwae9]}}", "digits_iwae9"),
+        ("parameters: {seed: {values: [0, -1]}}", "seed=-1"),
+    ],
+)
+def test_one_bad_cell_and_nothing_is_started(text: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sweep.yaml").write_text(text)
+    assert main(["sweep", "sweep.yaml"]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.count("\n") == 1
+    assert named in error
+    assert not Path("runs").exists()
+
+
+def test_a_sweep_file_that_is_not_there_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "sweeps/quickstar.yaml"]) == 2
+    assert "did you mean 'sweeps/quickstart.yaml'?" in capsys.readouterr().err
