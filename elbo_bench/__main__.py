@@ -4,4 +4,5 @@ import sys
 
 from elbo_bench.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # processes of a sweep import this module too
+    sys.exit(main())

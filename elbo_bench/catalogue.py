@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from elbo_bench.errors import UsageError, nearest
+from elbo_bench.errors import UsageError, nearest, shown
 
 Config = dict[str, Any]
 
@@ -44,11 +45,10 @@ class Catalogue:
         Raises:
             UsageError: A folder does not exist.
         """
-        folders = tuple(Path(folder) for folder in extra)
-        for folder in folders:
-            if not folder.is_dir():
-                raise UsageError(f"--conf {folder} is not a folder")
-        return cls((*folders, conf_root()))
+        for folder in extra:
+            if not str(folder) or not Path(folder).is_dir():
+                raise UsageError(f"--conf '{folder}' is not a folder")
+        return cls((*(Path(folder) for folder in extra), conf_root()))
 
     def groups(self) -> set[str]:
         """Return the names of all groups."""
@@ -57,7 +57,7 @@ class Catalogue:
 
     def names(self, group: str) -> list[str]:
         """Return the names within a group, sorted."""
-        found = {place.stem for folder in self.folders for place in (folder / group).glob("*.yaml")}
+        found = {place.stem for folder in self.folders for place in (folder / group).glob("*.yaml") if place.is_file()}
         return sorted(found | {name for recorded, name in self.recorded if recorded == group})
 
     def read(self, group: str, name: object) -> tuple[Config, bool]:
@@ -69,7 +69,7 @@ class Catalogue:
         if isinstance(name, str) and (group, name) in self.recorded:
             return copy.deepcopy(self.recorded[group, name]), False
         if not isinstance(name, str) or name not in self.names(group):
-            raise UsageError(f"{group}={name}: no such {group}; {nearest(name, self.names(group))}")
+            raise UsageError(f"{group}={shown(name)}: no such {group}; {nearest(name, self.names(group))}")
         for folder in self.folders:
             place = folder / group / f"{name}.yaml"
             if place.is_file():
@@ -93,12 +93,16 @@ class Catalogue:
             )
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # a module may raise anything
+            what = f"{type(error).__name__}: {error}"
             raise UsageError(
-                f"{group}={name}: cannot import {path} ({error}); is it installed, or on PYTHONPATH?"
+                f"{group}={name}: cannot import {path} ({what}); is it installed, or on PYTHONPATH?"
             ) from None
         if not callable(found):
             raise UsageError(f"{group}={name}: {path} is not callable")
+        if inspect.isabstract(found):
+            lacking = ", ".join(sorted(found.__abstractmethods__))
+            raise UsageError(f"{group}={name}: {path} is abstract, it lacks {lacking}")
         return found  # type: ignore[no-any-return]
 
 
@@ -128,7 +132,7 @@ def parse_yaml(text: str, where: str) -> Config:
     """
     try:
         loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, AssertionError, RecursionError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, AssertionError, RecursionError, ValueError) as error:
         problem = getattr(error, "problem", None) or str(error).split("\n")[0] or "not a mapping"
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None and "\n" in text else ""

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from elbo_bench import __version__
-from elbo_bench.errors import ElboBenchError, UsageError, nearest
+from elbo_bench.errors import ElboBenchError, UsageError, is_out_of_memory, nearest
 
 _DESCRIPTION = """\
 How tight is a bound on log p(x), and how far can the number be trusted?
@@ -29,7 +30,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def _parser() -> _Parser:
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """Return the parser of everything, and those of the commands by name."""
     parser = _Parser(
         prog="elbo-bench",
         description=_DESCRIPTION,
@@ -72,7 +74,11 @@ def _parser() -> _Parser:
     )
     evaluate.add_argument("run", metavar="RUN", help="a run's folder or name, or a checkpoint inside of one")
     evaluate.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="a key of evaluation, or of trainer: where to compute"
+        "overrides",
+        nargs="*",
+        default=[],  # without it argparse would call them required
+        metavar="key=value",
+        help="a key of evaluation, or of trainer: where to compute",
     )
     evaluate.add_argument("--force", action="store_true", help="compute again what is recorded already")
     evaluate.add_argument(
@@ -81,14 +87,38 @@ def _parser() -> _Parser:
     _add_conf(evaluate)
     _add_json(evaluate)
 
+    sweep = command(
+        "sweep",
+        "run every trial of a sweep file that is not recorded yet, and rank them",
+        "elbo-bench sweep sweeps/quickstart.yaml",
+        "The file is one of W&B's: `wandb sweep` takes it too. A sweep that was stopped, or killed, goes on when it is\n"
+        "called again. key=value words are added to those of each trial.",
+    )
+    sweep.add_argument("sweep", metavar="FILE", help="a sweep file with method: grid")
+    sweep.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key for every trial")
+    sweep.add_argument("--engine", choices=["local"], default="local", help="where trials run: on this machine")
+    sweep.add_argument("--workers", type=_positive, metavar="N", help="trials side by side; one a core if not given")
+    _add_conf(sweep)
+    _add_format(sweep)
+
+    leaderboard = command(
+        "leaderboard",
+        "rank what was recorded by test log p(x), within each data contract",
+        "elbo-bench leaderboard runs --format markdown",
+    )
+    leaderboard.add_argument(
+        "runs", nargs="*", default=[], metavar="RUNS", help="folders of runs, or runs; ELBO_BENCH_RUNS if none is named"
+    )
+    _add_format(leaderboard)
+
     data = command("data", "list or verify the data sets", "elbo-bench data verify mnist_dynamic")
     data.add_argument(
         "action", choices=["list", "verify"], help="list what there is, or check files against their hashes"
     )
-    data.add_argument("names", nargs="*", metavar="NAME", help="data sets; all of them if none is named")
+    data.add_argument("names", nargs="*", default=[], metavar="NAME", help="data sets; all of them if none is named")
     _add_conf(data)
     _add_json(data)
-    return parser
+    return parser, commands.choices
 
 
 def _add_conf(parser: argparse.ArgumentParser) -> None:
@@ -101,8 +131,41 @@ def _add_conf(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    forms = ["table", "json", "csv", "markdown"]
+    parser.add_argument("--format", choices=forms, default="table", help="how the leaderboard is printed")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of processes, 1 or more")
+    return int(text)
+
+
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    """Return what the words say; keys and options may come in any order.
+
+    Raises:
+        UsageError: There is no such command or option.
+    """
+    parser, commands = _parser()
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        raise UsageError(f"{words[0]}: no such command; {nearest(words[0], commands)}")
+    parsed, rest = parser.parse_known_args(words)
+    for word in rest:
+        if word.startswith("-"):
+            usage = commands.get(parsed.command, parser).format_usage()
+            raise UsageError(f"{word}: no such option; {nearest(word, re.findall(r'--[a-z-]+', usage))}")
+    if rest:  # argparse fills a list of words once, and leaves those that follow an option
+        trailing = {"data": "names", "leaderboard": "runs"}.get(parsed.command, "overrides")
+        setattr(parsed, trailing, [*getattr(parsed, trailing), *rest])
+    if parsed.command is None:
+        parser.print_help()
+    return parsed
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -113,15 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 bad input, 3 the run failed, 75 stopped by a signal."""
     # Threads that spin while they wait make small products of matrices a hundred times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = _parser()
     try:
-        words = list(sys.argv[1:] if arguments is None else arguments)
-        commands = ("train", "evaluate", "data")
-        if words and not words[0].startswith("-") and words[0] not in commands:
-            raise UsageError(f"{words[0]}: no such command; {nearest(words[0], commands)}")
-        parsed = parser.parse_args(words)
+        parsed = _parse(list(sys.argv[1:] if arguments is None else arguments))
         if parsed.command is None:
-            parser.print_help()
             return 0
         if arguments is None:
             signal.signal(signal.SIGTERM, _interrupt)
@@ -134,9 +191,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 75
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _say(f"out of memory: {str(error).splitlines()[0] if str(error) else 'nothing is left'}")
+        return 3
+    except OSError as error:  # a full disk, a folder that may not be written
+        _say(f"{error.filename or 'system'}: {error.strerror or error}")
+        return 3
     return 0
 
 
 def _say(message: str) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one a rank
-        print(f"elbo-bench: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+        line = " ".join(message.split())
+        if len(line) > 1000:  # someone's data rather than a key
+            line = f"{line[:500]} ... {line[-300:]}"
+        # What was read from a file must not move the cursor of a terminal.
+        line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+        print(f"elbo-bench: {line}", file=sys.stderr)  # noqa: T201

@@ -8,9 +8,12 @@ the component that the YAML names as its `target`.
 import copy
 import dataclasses
 import hashlib
+import inspect
+import itertools
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from elbo_bench.catalogue import Catalogue, Config, conf_root, is_own, load_yaml, parse_yaml
-from elbo_bench.errors import UsageError, nearest
+from elbo_bench.errors import UsageError, nearest, shown
 from elbo_bench.typed import check_value, parameters
 
 # Where a run is computed and how it is watched: none of it may change what the run computes.
@@ -40,16 +43,12 @@ def parse_overrides(tokens: Sequence[str], catalogue: Catalogue) -> Config:
         UsageError: A token is malformed, or a key is given twice.
     """
     groups, nested = catalogue.groups(), {}  # type: set[str], Config
-    for token in tokens:
-        key, equals, text = token.partition("=")
+    for token, key, value in itertools.chain.from_iterable(map(_leaves, tokens)):
         path = key.split(".")
-        if not equals or not all(part.isidentifier() for part in path):
-            raise UsageError(f"'{token}' is not of the form key=value, such as objective=iwae or optimizer.lr=1e-3")
         if path[-1] == "target":
             raise UsageError(
                 f"{key}: a target cannot be set from the command line; write a YAML and give its folder by --conf DIR"
             )
-        value = parse_yaml(f"value: {text}", token).get("value") if "\n" not in text else text
         if path[-1] in groups and not isinstance(value, dict):
             path.append("name")
         node = nested
@@ -61,6 +60,24 @@ def parse_overrides(tokens: Sequence[str], catalogue: Catalogue) -> Config:
             raise UsageError(f"{key} is given twice")
         node[path[-1]] = value
     return nested
+
+
+def _leaves(token: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield `key=value` as token, key, value; `key={a: 1, b: 2}` as what `key.a=1 key.b=2` would be."""
+    key, equals, text = token.partition("=")
+    one_line = len(f"{text}.".splitlines()) == 1  # YAML would read a second line as another key
+    value = parse_yaml(f"value: {text}", token)["value"] if equals and one_line else text
+    if isinstance(value, int | float) and re.match(r"\s*[-+]?(0[0-9_]|.*:)", text):
+        raise UsageError(f"{token}: YAML takes this for the number {value}; write that, or a string in quotes")
+    below = [(key, value)]
+    while below:
+        key, value = below.pop()
+        if not equals or not all(part.isidentifier() for part in key.split(".")):
+            raise UsageError(f"'{token}' is not of the form key=value, such as objective=iwae or optimizer.lr=1e-3")
+        if isinstance(value, dict) and value:
+            below += [(f"{key}.{inner}", inside) for inner, inside in value.items()]
+        else:
+            yield token, key, value
 
 
 def resolve(tokens: Sequence[str] = (), catalogue: Catalogue | None = None) -> Config:
@@ -75,9 +92,8 @@ def resolve(tokens: Sequence[str] = (), catalogue: Catalogue | None = None) -> C
     base = load_yaml(conf_root() / "config.yaml")
     given = parse_overrides(tokens, catalogue)
     layers = [base]
-    experiment = given.pop("experiment", None)
-    if experiment is not None:
-        layers.append(catalogue.read("experiment", experiment)[0])
+    if "experiment" in given:
+        layers.append(catalogue.read("experiment", given.pop("experiment"))[0])
     layers.append(given)
     for layer in layers[1:]:
         for key in layer:
@@ -91,7 +107,7 @@ def _merge(key: str, layers: list[Any], catalogue: Catalogue) -> Any:
     if isinstance(layers[0], dict):
         return resolve_group(key, key, layers, catalogue)
     if isinstance(layers[-1], dict):
-        raise UsageError(f"{key} is a plain value, not a group: {nearest(next(iter(layers[-1]), ''), [])}")
+        raise UsageError(f"{key}={shown(layers[-1])}: {key} is a plain value, not a group")
     return layers[-1]
 
 
@@ -151,7 +167,7 @@ def check(resolved: Config, catalogue: Catalogue | None = None, *, only: Sequenc
     for key, value in resolved.items():
         if only is not None and key not in only:
             checked[key] = value
-        elif isinstance(value, dict):
+        elif key in catalogue.groups():
             checked[key] = _check_component(key, key, value, catalogue)
         else:
             checked[key] = _check(key, value, int, minimum=0)
@@ -159,8 +175,7 @@ def check(resolved: Config, catalogue: Catalogue | None = None, *, only: Sequenc
 
 
 def _check_component(path: str, group: str, node: Config, catalogue: Catalogue) -> Config:
-    target = catalogue.target(group, node["name"])
-    accepted = parameters(target)
+    target, accepted = _accepted(group, node["name"], catalogue)
     checked: Config = {key: node[key] for key in ("name", "target") if key in node}
     for key, value in node.items():
         if key in checked:
@@ -174,24 +189,38 @@ def _check_component(path: str, group: str, node: Config, catalogue: Catalogue) 
     return checked
 
 
+def _accepted(group: str, name: str, catalogue: Catalogue) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return a component and the parameters that it can be given by name."""
+    target = catalogue.target(group, name)
+    try:
+        return target, parameters(target)
+    except Exception as error:  # a type hint may be any expression
+        raise UsageError(f"{group}={name}: its parameters cannot be read ({type(error).__name__}: {error})") from None
+
+
 def _check(path: str, value: Any, annotation: Any, minimum: int | None = None) -> Any:
-    if not _is_finite(value):  # a parameter without a type hint would let it pass
-        raise UsageError(f"{path}={value}: should be a finite number")
+    problem = _number_problem(value)  # a parameter without a type hint would let it pass
+    if problem is not None:
+        raise UsageError(f"{path}={shown(value)}: {problem}")
     try:
         typed = check_value(value, annotation)
     except ValueError as error:
-        raise UsageError(f"{path}={value}: {error}") from None
+        raise UsageError(f"{path}={shown(value)}: {error}") from None
     if minimum is not None and typed < minimum:
-        raise UsageError(f"{path}={value}: should be greater than or equal to {minimum}")
+        raise UsageError(f"{path}={shown(value)}: should be greater than or equal to {minimum}")
     return list(typed) if isinstance(typed, tuple) else typed
 
 
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+def _number_problem(value: Any) -> str | None:
+    """Return what keeps a number, or one within a value, from being one that can be computed with."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return next(filter(None, map(_number_problem, inner)), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "should be a finite number"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "should fit into 64 bits"
+    return None
 
 
 def make(group: str, node: Config, catalogue: Catalogue | None = None, **injected: Any) -> Any:
@@ -208,8 +237,7 @@ def make(group: str, node: Config, catalogue: Catalogue | None = None, **injecte
         UsageError: The component refuses the values.
     """
     catalogue = catalogue or Catalogue.of()
-    target = catalogue.target(group, node["name"])
-    accepted = parameters(target)
+    target, accepted = _accepted(group, node["name"], catalogue)
     arguments = {key: value for key, value in injected.items() if key in accepted}
     for key, value in node.items():
         if key in ("name", "target"):
@@ -218,6 +246,10 @@ def make(group: str, node: Config, catalogue: Catalogue | None = None, **injecte
             arguments[key] = make(key, value, catalogue, **injected)
         else:
             arguments[key] = check_value(value, accepted[key])
+    try:
+        inspect.signature(target).bind(**arguments)
+    except TypeError as error:
+        raise UsageError(f"{group}={node['name']}: its YAML does not fit {target.__qualname__}: {error}") from None
     try:
         return target(**arguments)
     except ValueError as error:
@@ -237,14 +269,14 @@ def build(group: str, name: str, *, conf: Sequence[str | Path] = (), **overrides
     if group not in catalogue.groups():
         raise UsageError(f"{group}: no such group; {nearest(group, catalogue.groups())}")
     keys = set(catalogue.read(group, name)[0]) - {"target"}
-    accepted = parameters(catalogue.target(group, name))
+    accepted = _accepted(group, name, catalogue)[1]
     injected = {key: value for key, value in overrides.items() if key not in keys and key in accepted}
     configured = {key: value for key, value in overrides.items() if key not in injected}
     node = _interpolate({group: resolve_group(group, group, [{"name": name, **configured}], catalogue)})[group]
     return make(group, _check_component(group, group, node, catalogue), catalogue, **injected)
 
 
-def load_recorded(recorded: Any, catalogue: Catalogue, *, trust: bool) -> tuple[Config, Catalogue]:
+def load_recorded(recorded: Config, catalogue: Catalogue, *, trust: bool) -> tuple[Config, Catalogue]:
     """Return the configuration of a record, and the catalogue to build it with.
 
     A record is data: nothing outside `elbo_bench` is imported because it says so, unless `trust`.
@@ -253,12 +285,20 @@ def load_recorded(recorded: Any, catalogue: Catalogue, *, trust: bool) -> tuple[
         UsageError: It is not a configuration, or needs code from outside that the user did not consent to.
     """
     base = load_yaml(conf_root() / "config.yaml")
-    if not isinstance(recorded, dict) or set(recorded) - set(base):
-        raise UsageError("the recorded configuration is not one of elbo-bench")
+    unknown = next((key for key in recorded if key not in base), None)
+    if unknown is not None:
+        raise UsageError(f"the recorded configuration has the key {unknown}; {nearest(unknown, base)}")
     trusted: dict[tuple[str, str], Config] = {}
 
     def strip(group: str, node: Config) -> Config:
         name, target = node.get("name"), node.get("target")
+        if not isinstance(name, str):
+            raise UsageError(f"the recorded configuration does not say which {group} the run used")
+        stripped = {
+            key: strip(key, value) if isinstance(value, dict) and key in catalogue.groups() else value
+            for key, value in node.items()
+            if key != "target"
+        }
         if target is not None:
             known = name in catalogue.names(group) and catalogue.read(group, name)[0].get("target") == target
             if not known and not trust:
@@ -266,15 +306,14 @@ def load_recorded(recorded: Any, catalogue: Catalogue, *, trust: bool) -> tuple[
                     f"the run used {group} {name} from outside elbo_bench ({target}): "
                     "give its folder by --conf DIR, or --trust the record"
                 )
-            if not known and isinstance(name, str):
-                trusted[group, name] = {key: value for key, value in node.items() if key != "name"}
-        return {
-            key: strip(key, value) if isinstance(value, dict) and key in catalogue.groups() else value
-            for key, value in node.items()
-            if key != "target"
-        }
+            if not known:
+                trusted[group, name] = {"target": target, **{key: stripped[key] for key in stripped if key != "name"}}
+        return stripped
 
-    plain = {key: strip(key, value) if isinstance(value, dict) else value for key, value in recorded.items()}
+    try:
+        plain = {key: strip(key, value) if isinstance(value, dict) else value for key, value in recorded.items()}
+    except RecursionError:
+        raise UsageError("the recorded configuration is nested too deeply") from None
     if "${" in json.dumps(plain):
         raise UsageError("the recorded configuration holds an interpolation; a record is data")
     catalogue = dataclasses.replace(catalogue, recorded=trusted)
@@ -307,8 +346,8 @@ def run_id(checked: Config) -> str:
     parts = [checked["data"]["name"], checked["model"]["name"], objective["name"]]
     if objective.get("num_samples", 1) != 1:
         parts.append(f"k{objective['num_samples']}")
-    parts += [f"s{checked['seed']}", digest(identity(checked))]
-    return "-".join(parts)
+    parts.append(f"s{checked['seed']}")
+    return f"{'-'.join(parts)[:200]}-{digest(identity(checked))}"  # a file's name has at most 255 bytes
 
 
 def to_yaml(configuration: Config) -> str:

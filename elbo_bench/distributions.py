@@ -62,6 +62,8 @@ class BernoulliArray(Distribution):
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 - torch reads it from the class
 
     def __init__(self, logits: Tensor, event_dims: int) -> None:
+        if event_dims < 1:
+            raise ValueError(f"an array has at least one dimension, not {event_dims}")
         self.logits = logits
         split = logits.dim() - event_dims
         super().__init__(logits.shape[:split], logits.shape[split:], validate_args=False)

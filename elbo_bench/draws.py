@@ -176,9 +176,10 @@ def sample(
     """
     if hasattr(posterior, "transport"):
         shape = (num_samples, *posterior.batch_shape, *posterior.event_shape)
-        z: Tensor = posterior.transport(noise.normal(shape, dtype=like.dtype, device=like.device))
+        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        z: Tensor = posterior.transport(noise.normal(shape, dtype=dtype, device=like.device))
     elif posterior.has_rsample or not reparameterised:
-        with _TORCH_GENERATOR, torch.random.fork_rng():
+        with _TORCH_GENERATOR, torch.random.fork_rng([like.device] if like.is_cuda else []):
             torch.manual_seed(noise.torch_seed())
             size = torch.Size([num_samples])
             z = posterior.rsample(size) if reparameterised else posterior.sample(size)

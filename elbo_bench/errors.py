@@ -1,6 +1,7 @@
 """The ways a command may end other than well, each with the exit code that a shell sees."""
 
 import difflib
+import json
 from collections.abc import Iterable
 
 
@@ -14,6 +15,10 @@ class UsageError(ElboBenchError):
     """The input is bad: nothing was computed and nothing was written."""
 
     exit_code = 2
+
+
+class BusyError(UsageError):
+    """Another process computes the same run at this moment."""
 
 
 class RunFailedError(ElboBenchError):
@@ -35,7 +40,17 @@ def nearest(name: object, choices: Iterable[str]) -> str:
         `"did you mean 'x'?"` if one of them is close, else the list of all of them.
     """
     valid = sorted(choices)
-    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return f"valid: {', '.join(valid)}" if valid else "there is none"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: Python and NumPy have an error for it, torch has words."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("allocate", "Storage size"))
+
+
+def shown(value: object) -> str:
+    """Return a value of a configuration as the user would write it: null and true, not None and True."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)

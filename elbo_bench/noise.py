@@ -73,9 +73,10 @@ class Noise:
     def torch_seed(self) -> int:
         """Return a 63-bit seed for torch's own generators, for code that draws its own numbers.
 
-        Unlike `normal`, what is drawn with it depends on the device and on the shapes drawn before.
+        Unlike `normal`, what is drawn with it depends on the device, on the shapes drawn before and on how the global
+        batch is shared out; ranks draw different numbers all the same.
         """
-        return int(self.generator().integers(2**63))
+        return int(self.generator().integers(2**63)) ^ (0 if self.rows is None else self.rows[0])
 
     def stream(self) -> "NoiseStream":
         """Return a source that hands out this position's numbers piece by piece.

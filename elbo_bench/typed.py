@@ -25,6 +25,8 @@ def check_value(value: Any, annotation: Any) -> Any:
         annotation = Any
     try:
         return _adapter(annotation).validate_json(json.dumps(value))
+    except TypeError:  # YAML has bytes, too
+        raise ValueError("should be a plain value: a number, a string, true, false, null or a list") from None
     except pydantic.ValidationError as error:
         raise ValueError(_message(error)) from None
 
@@ -72,6 +74,8 @@ def _message(error: pydantic.ValidationError) -> str:
     expected: list[str] = []
     for item in error.errors(include_url=False):
         place = "".join(f"[{part}]" for part in item["loc"] if isinstance(part, int))
-        text = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        text = item["msg"].removeprefix("Input should be ")
+        if text == item["msg"]:  # of another form, such as "Tuple should have at most 2 items"
+            return f"{place}{': ' if place else ''}{text[0].lower()}{text[1:]}"
         expected.append(f"{place + ' ' if place else ''}{text}")
     return "should be " + " or ".join(dict.fromkeys(expected))

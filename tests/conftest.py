@@ -7,6 +7,8 @@ import pytest
 
 # A test that would write says where: the default, `runs` below the current folder, is then a temporary one.
 os.environ.pop("ELBO_BENCH_RUNS", None)
+# A mirror costs seconds a run: the tests that are about it switch it on.
+os.environ["WANDB_MODE"] = "disabled"
 # Tests change the current folder; a relative path must go on meaning what it meant.
 if os.environ.get("ELBO_BENCH_DATA"):
     os.environ["ELBO_BENCH_DATA"] = str(Path(os.environ["ELBO_BENCH_DATA"]).resolve())

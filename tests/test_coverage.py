@@ -49,7 +49,9 @@ def test_intervals_cover_where_the_gate_passes(latent_dim: int, scale: float, nu
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("latent_dim", "scale", "num_samples"), [(8, 0.6, 1000), (4, 0.4, 1000)])
-def test_most_examples_of_too_narrow_a_proposal_are_gated_out_and_no_run_of_them_passes(latent_dim: int, scale: float, num_samples: int) -> None:
+def test_most_examples_of_too_narrow_a_proposal_are_gated_out_and_no_run_of_them_passes(
+    latent_dim: int, scale: float, num_samples: int
+) -> None:
     covers, passes = replicate(model_of(latent_dim, scale), num_samples)
     print(f"d={latent_dim} scale={scale} K={num_samples}: {passes.mean():.1%} pass, {covers.mean():.4f} of all cover")
     assert covers.mean() < 0.9, "an interval that covers all the same would test nothing"

@@ -38,7 +38,15 @@ def test_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     where = [sys.executable, "-c", "import elbo_bench.catalogue as c; print(c.conf_root())"]
     found = subprocess.run(where, cwd=empty, env=env, check=True, capture_output=True, text=True).stdout.strip()
     assert Path(found) == site / "elbo_bench" / "conf"
-    command = [sys.executable, "-m", "elbo_bench", "train", "--json", "trainer.max_steps=3", "evaluation.num_samples=20"]
+    command = [
+        sys.executable,
+        "-m",
+        "elbo_bench",
+        "train",
+        "--json",
+        "trainer.max_steps=3",
+        "evaluation.num_samples=20",
+    ]
     done = subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -1,12 +1,14 @@
 """Building what a configuration names, and scoring it: what training and evaluating have in common."""
 
+import contextlib
 import dataclasses
 import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import data_root
 from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw
-from elbo_bench.errors import UsageError
+from elbo_bench.errors import UsageError, is_out_of_memory
 from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.evaluation.evaluate import Evaluation, evaluate
 from elbo_bench.evaluation.options import ImportanceOptions
@@ -25,6 +27,10 @@ from elbo_bench.objectives.base import Objective
 from elbo_bench.progress import ProgressLine
 from elbo_bench.results.provenance import provenance
 from elbo_bench.results.record import SCHEMA_VERSION
+from elbo_bench.tracking.tracker import RunFacts
+from elbo_bench.training.options import TrainerOptions
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,22 +60,22 @@ class Components:
         Raises:
             UsageError: A part refuses its values, or the parts do not fit together.
         """
-        objective: Objective = config.make("objective", cfg["objective"], catalogue)
-        options: ImportanceOptions = config.make("evaluation", cfg["evaluation"], catalogue)
+        objective = make("objective", Objective, cfg, catalogue)  # type: ignore[type-abstract]
+        options = make("evaluation", ImportanceOptions, cfg, catalogue)
         if 2 * objective.samples_required > options.num_samples:
             raise UsageError(
                 f"evaluation.num_samples={options.num_samples} is too few for objective {cfg['objective']['name']}, "
                 f"whose value takes {objective.samples_required} samples: at least {2 * objective.samples_required}"
             )
-        source: DataSource = config.make("data", cfg["data"], catalogue)
-        dataset = source.load(data_root())
-        with torch.random.fork_rng():
+        source = make("data", DataSource, cfg, catalogue)  # type: ignore[type-abstract]
+        with _enough_memory(f"data={cfg['data']['name']}"):
+            dataset = source.load(data_root())
+        with torch.random.fork_rng([]):  # models are made on the CPU
             torch.manual_seed(Noise(cfg["seed"], "init").torch_seed())
-            model = config.make("model", cfg["model"], catalogue, info=dataset.info)
-        if not isinstance(model, nn.Module):
-            raise UsageError(f"model={cfg['model']['name']}: it is not a torch.nn.Module")
+            model = make("model", nn.Module, cfg, catalogue, info=dataset.info)
         components = cls(cfg, source, dataset, model, objective, options)
-        components._rehearse()
+        with _enough_memory(f"objective={cfg['objective']['name']}"):
+            components._rehearse()
         return components
 
     @torch.no_grad()
@@ -95,21 +101,18 @@ class Components:
     def split(self) -> tuple[Tensor, Tensor]:
         """Return the examples to be scored and their numbers within the split.
 
-        A part of a split is the head of a fixed random order, never its first rows: they may be sorted by class.
+        Raises:
+            UsageError: The split has fewer examples than are asked for.
         """
-        values: Tensor = getattr(self.dataset, self.options.split)
-        if self.options.split == "train" and self.dataset.binarize:
-            uniform = Noise(0, f"{self.dataset.name}/binarize-train").uniform(values.shape)
-            values = (uniform < values).float()
-        wanted = self.options.num_examples
-        if wanted is not None and wanted > len(values):
-            raise UsageError(
-                f"evaluation.num_examples={wanted}: the {self.options.split} split has {len(values)} examples"
-            )
-        if wanted is None:
-            return values, torch.arange(len(values))
-        ids = Noise(0, f"{self.dataset.name}/subset").permutation(len(values))[:wanted].sort().values
-        return values[ids], ids
+        split, wanted = self.options.split, self.options.num_examples
+        size = len(getattr(self.dataset, split))
+        if wanted is not None and wanted > size:
+            raise UsageError(f"evaluation.num_examples={wanted}: the {split} split has {size} examples")
+        values, ids = self.dataset.subset(split, wanted)
+        if split == "train" and self.dataset.binarize:
+            whole = Noise(0, f"{self.dataset.name}/binarize-train").uniform(self.dataset.train.shape)
+            values = (whole[ids] < values).float()
+        return values, ids
 
     def score(self) -> tuple[Evaluation, float]:
         """Evaluate the model as it is; return what was measured and the seconds it took, on every rank."""
@@ -118,7 +121,9 @@ class Components:
         started = time.monotonic()
         rank, world_size = rank_and_world_size()
         num_blocks = -(-len(x) // options.block_size)
-        with ProgressLine(f"evaluating {len(x)} {options.split} examples, by blocks", num_blocks, enabled=rank == 0) as line:
+        with ProgressLine(
+            f"evaluating {len(x)} {options.split} examples, by blocks", num_blocks, enabled=rank == 0
+        ) as line:
             evaluation = evaluate(
                 cast("LatentVariableModel", self.model),
                 x,
@@ -168,9 +173,53 @@ class Components:
         }
 
 
-def runs_root() -> Path:
-    """Return the folder of runs: `ELBO_BENCH_RUNS`, or `runs` below the current folder."""
-    return Path(os.environ.get("ELBO_BENCH_RUNS") or "runs").expanduser()
+def make(group: str, kind: type[T], cfg: Config, catalogue: Catalogue, **injected: Any) -> T:
+    """Build one group of a checked configuration, which must give an instance of `kind`.
+
+    Raises:
+        UsageError: The component refuses its values, or is of another kind.
+    """
+    with _enough_memory(f"{group}={cfg[group]['name']}"):
+        made = config.make(group, cfg[group], catalogue, **injected)
+    if not isinstance(made, kind):
+        raise UsageError(f"{group}={cfg[group]['name']}: it is no {kind.__module__}.{kind.__qualname__}")
+    return made
+
+
+@contextlib.contextmanager
+def _enough_memory(what: str) -> Iterator[None]:
+    """Say which part of a run does not fit into memory.
+
+    Raises:
+        UsageError: It does not.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UsageError(f"{what}: too large for this machine: {str(error).splitlines()[0]}") from None
+
+
+def check_launch(options: TrainerOptions, strategy: object) -> None:
+    """Refuse what Lightning accepts and this machine, or a run, cannot do; nothing has been started yet.
+
+    Raises:
+        UsageError: There are far more processes than cores, or they would be forked.
+    """
+    if any(word in options.strategy for word in ("spawn", "fork", "notebook")):
+        raise UsageError(f"trainer.strategy={options.strategy}: a run cannot fork or spawn; did you mean 'ddp'?")
+    devices: list[torch.device] = getattr(strategy, "parallel_devices", None) or []
+    cores = os.cpu_count() or 1
+    if len(devices) > 4 * cores and devices[0].type == "cpu":
+        raise UsageError(f"trainer.devices={options.devices}: so many processes on {cores} cores; at most {4 * cores}")
+
+
+def run_facts(cfg: Config, folder: Path, job_type: str) -> RunFacts:
+    """Return what a tracker is told of a run before it starts; replicates with other seeds share a group."""
+    slug, group = config.run_id(cfg), config.identity({**cfg, "seed": None})
+    name = slug.rsplit("-s", 1)[0]
+    return RunFacts(folder.name, folder, f"{name}-{config.digest(group)}", job_type, cfg)
 
 
 def peak_memory() -> int:

@@ -35,7 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _source(name: str, catalogue: Catalogue) -> DataSource:
     node = config.resolve_group("data", "data", [{"name": name}], catalogue)
-    source: DataSource = config.make("data", node, catalogue)
+    source = config.make("data", config.check({"data": node}, catalogue)["data"], catalogue)
+    if not isinstance(source, DataSource):
+        raise UsageError(f"data={name}: it is no elbo_bench.data.dataset.DataSource")
     return source
 
 

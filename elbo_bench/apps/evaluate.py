@@ -1,6 +1,7 @@
 """`elbo-bench evaluate`: score a recorded run again, from its weights."""
 
 import argparse
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from elbo_bench import config
-from elbo_bench.apps.components import Components, runs_root
+from elbo_bench.apps.components import Components, check_launch, make, run_facts
+from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.errors import UsageError, nearest
 from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.results.record import RESULT, read_result, write_result
+from elbo_bench.tracking.tracker import Tracker
 from elbo_bench.training.options import TrainerOptions
 
 _NEEDED = ("seed", "data", "model", "objective", "trainer", "evaluation")
@@ -41,14 +44,16 @@ def run(arguments: argparse.Namespace) -> None:
     components = Components.build(cfg, catalogue)
     components.split()
     scored = _load_weights(components.model, folder, recorded, checkpoint)
-    device = _launch(config.make("trainer", cfg["trainer"], catalogue))
+    device = _launch(make("trainer", TrainerOptions, cfg, catalogue))
     components.model.to(device)
     evaluation, seconds = components.score()
     rank, world_size = rank_and_world_size()
     if rank == 0:
         compute = {"evaluate_seconds": seconds, "world_size": world_size, "device": device.type}
-        result = components.result(folder.name, evaluation, scored, compute)
+        result = components.result(recorded["run_id"], evaluation, scored, compute)
         write_result(target, result, evaluation.examples)
+        facts = dataclasses.replace(run_facts(cfg, target, "evaluate"), run_id=f"{recorded['run_id']}-{target.name}")
+        make("tracking", Tracker, cfg, catalogue).start(facts).finish(target)  # type: ignore[type-abstract]
         show_result(result, target, as_json=arguments.json)
 
 
@@ -58,12 +63,16 @@ def find_run(name: str) -> tuple[Path, Path | None]:
     Raises:
         UsageError: It is neither a run's folder or name nor a checkpoint; the line names the nearest run.
     """
-    place = Path(name).expanduser()
-    if place.is_file() and place.suffix == ".ckpt":
-        folder, checkpoint = place.resolve().parent.parent, place.resolve()
-    else:
-        folder, checkpoint = (place if place.is_dir() else runs_root() / name), None
-    if not (folder / RESULT).is_file():
+    try:
+        place = Path(name).expanduser()
+        if place.is_file() and place.suffix == ".ckpt":
+            folder, checkpoint = place.resolve().parent.parent, place.resolve()
+        else:
+            folder, checkpoint = (place if place.is_dir() else runs_root() / name), None
+        found = (folder / RESULT).is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, or the home of nobody
+        raise UsageError(f"{name} is not a run; {getattr(error, 'strerror', None) or error}") from None
+    if not found:
         if folder.is_dir() and (folder / "config.yaml").is_file():
             raise UsageError(f"{folder} has no record yet: the run is not done")
         known = [run.name for run in runs_root().glob("*") if (run / RESULT).is_file()]
@@ -76,7 +85,7 @@ def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> t
     catalogue = Catalogue.of(arguments.conf)
     given = config.parse_overrides(arguments.overrides, catalogue)
     for group, keys in given.items():
-        allowed = {"evaluation": None, "trainer": _PLACEMENT}
+        allowed = {"evaluation": None, "tracking": None, "trainer": _PLACEMENT}
         if group not in allowed:
             raise UsageError(f"{group}: evaluate does not change how a run was trained; {nearest(group, allowed)}")
         for key in keys:
@@ -84,12 +93,15 @@ def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> t
                 raise UsageError(
                     f"{group}.{key}: evaluate does not change how a run was trained; {nearest(key, valid)}"
                 )
+    missing = [key for key in _NEEDED if key not in recorded["cfg"]]
+    if missing:
+        raise UsageError(f"the recorded configuration has no {missing[0]}")
     cfg, catalogue = config.load_recorded(recorded["cfg"], catalogue, trust=arguments.trust)
     # Where the run was trained says nothing about where it is scored.
     trainer = {key: value for key, value in cfg["trainer"].items() if key not in _PLACEMENT}
-    for group, layers in {"trainer": [trainer], "evaluation": [cfg["evaluation"]]}.items():
+    for group, layers in {"trainer": [trainer], **{key: [cfg[key]] for key in ("evaluation", "tracking")}}.items():
         cfg[group] = config.resolve_group(group, group, [*layers, given.get(group, {})], catalogue)
-    return config.check(cfg, catalogue, only=_NEEDED), catalogue
+    return config.check(cfg, catalogue, only=(*_NEEDED, "tracking")), catalogue
 
 
 def _load_weights(model: nn.Module, folder: Path, recorded: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
@@ -100,7 +112,9 @@ def _load_weights(model: nn.Module, folder: Path, recorded: dict[str, Any], chec
         content = load_checkpoint(checkpoint)
         prefix = "model."
         state = {
-            name.removeprefix(prefix): value for name, value in content["state_dict"].items() if name.startswith(prefix)
+            name.removeprefix(prefix): value
+            for name, value in content["state_dict"].items()
+            if isinstance(name, str) and name.startswith(prefix)
         }
         scored = {"scored": checkpoint.stem, "epoch": content.get("epoch"), "step": content.get("global_step")}
         place = checkpoint
@@ -114,6 +128,8 @@ def _load_weights(model: nn.Module, folder: Path, recorded: dict[str, Any], chec
         model.load_state_dict(state)
     except RuntimeError as error:
         raise UsageError(f"{place} does not fit the recorded model: {' '.join(str(error).split())[:200]}") from None
+    if checkpoint is not None and not all(isinstance(scored[key], int) for key in ("epoch", "step")):
+        raise UsageError(f"checkpoint {place} is not a checkpoint: its epoch or step is no number")
     return scored
 
 
@@ -130,6 +146,7 @@ def _read_safetensors(place: Path) -> tuple[dict[str, Tensor], str]:
 def _launch(options: TrainerOptions) -> torch.device:
     """Start the other ranks, if more than one is asked for, and return this one's device."""
     alone = options.devices in ("auto", 1) and options.num_nodes == 1 and options.accelerator in ("auto", "cpu")
+    alone = alone and options.strategy == "auto"
     if alone and not torch.cuda.is_available() and "WORLD_SIZE" not in os.environ:
         return torch.device("cpu")
     from lightning.fabric import Fabric  # Lightning takes seconds to import
@@ -143,5 +160,6 @@ def _launch(options: TrainerOptions) -> torch.device:
         )
     except Exception as error:  # Lightning's own, and whatever a back end raises
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from None
+    check_launch(options, fabric.strategy)
     fabric.launch()
     return fabric.device

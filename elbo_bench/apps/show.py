@@ -21,6 +21,8 @@ _ROWS = {
     "active_units": "latent dimensions that say something about x",
 }
 
+_AGAINST_LOG_PX = ("log_px", "elbo_gap", "bound_gap")
+
 
 def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: str = "") -> None:
     """Print a result as a table, or as JSON with the folder that it lies in."""
@@ -52,7 +54,9 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
             whole = isinstance(metric["value"], int)
             value = str(metric["value"]) if whole else f"{metric['value']:.3f}"
             errors = ["" if metric[key] is None else f"{metric[key]:.3f}" for key in ("se", "se_mc")]
-            table.add_row(name, value, *errors, metric["unit"], Text(meaning.format(**words)))
+            if name in _AGAINST_LOG_PX and result["truth"]["tier"] == "lower-bound-only":
+                value, errors = f">= {value}", ["", ""]  # an interval around it would not cover
+            table.add_row(name, value, *errors, Text(metric["unit"]), Text(meaning.format(**words)))
     console.print(table)
     console.print(Text(_truth(result)))
     if note:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import safetensors.torch
@@ -17,14 +17,21 @@ import torch
 from torch import nn
 
 from elbo_bench import config
-from elbo_bench.apps.components import Components, runs_root
+from elbo_bench.apps.components import Components, check_launch, make, run_facts
+from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
-from elbo_bench.errors import RunFailedError, UsageError
+from elbo_bench.draws import LatentVariableModel
+from elbo_bench.errors import BusyError, ElboBenchError, UsageError
+from elbo_bench.evaluation.pictures import reconstructions, samples
 from elbo_bench.noise import Noise
+from elbo_bench.results.pictures import write_sheet
 from elbo_bench.results.record import RESULT, read_result, replace, write_result
+from elbo_bench.tracking.none import SilentSession
+from elbo_bench.tracking.tracker import Tracker
 from elbo_bench.training.checkpoints import load_checkpoint
 from elbo_bench.training.fit import Trained, fit, make_trainer
+from elbo_bench.training.optimizers import Optimizer
 from elbo_bench.training.options import TrainerOptions
 
 WEIGHTS = "model.safetensors"
@@ -60,27 +67,37 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
         StoppedError: A signal stopped it; the same call resumes it.
     """
     components = Components.build(cfg, catalogue)
-    options: TrainerOptions = config.make("trainer", cfg["trainer"], catalogue)
+    options = make("trainer", TrainerOptions, cfg, catalogue)
     components.split()  # the part of the split that is asked for exists
-    make_trainer(options)  # Lightning accepts the devices
+    check_launch(options, make_trainer(options).strategy)  # Lightning accepts the devices, and so do we
     module = _module(components, catalogue)
+    tracker = make("tracking", Tracker, cfg, catalogue)  # type: ignore[type-abstract]
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
     with _claimed(folder) if first else contextlib.nullcontext():
         if first:
             _prepare(folder, cfg, force=force)
         # What a plug-in draws from torch's own generator is then at least the same in every run.
         torch.manual_seed(Noise(cfg["seed"], "torch").torch_seed())
-        trained = fit(
-            module,
-            components.dataset,
-            options,
-            folder / "checkpoints",
-            batch_size=components.source.batch_size,
-            shuffle=components.source.shuffle,
-            seed=cfg["seed"],
-            resume=not force,
-        )
-        return _finish(components, module, trained, folder)
+        session = tracker.start(run_facts(cfg, folder, "train")) if first else SilentSession()
+        try:
+            trained = fit(
+                module,
+                components.dataset,
+                options,
+                folder / "checkpoints",
+                batch_size=components.source.batch_size,
+                shuffle=components.source.shuffle,
+                seed=cfg["seed"],
+                resume=not force,
+                bounds={"bound": components.objective},
+                tell=session.log,
+            )
+            result = _finish(components, module, trained, folder)
+        except BaseException as error:
+            session.abandon(error.exit_code if isinstance(error, ElboBenchError) else 1)
+            raise
+        session.finish(folder)
+        return result
 
 
 def _module(components: Components, catalogue: Catalogue) -> pl.LightningModule:
@@ -91,12 +108,14 @@ def _module(components: Components, catalogue: Catalogue) -> pl.LightningModule:
         catalogue,
         model=components.model,
         objective=components.objective,
-        optimizer=config.make("optimizer", cfg["optimizer"], catalogue),
+        optimizer=make("optimizer", Optimizer, cfg, catalogue),  # type: ignore[type-abstract]
         info=components.dataset.info,
         seed=cfg["seed"],
     )
     if not isinstance(module, pl.LightningModule) or not isinstance(getattr(module, "model", None), nn.Module):
         raise UsageError(f"module={cfg['module']['name']}: it must be a LightningModule with an attribute `model`")
+    if module.model is not components.model:
+        raise UsageError(f"module={cfg['module']['name']}: its `model` must be the one that it is given")
     return module
 
 
@@ -116,7 +135,7 @@ def _claimed(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UsageError(f"{folder} is being computed by another process") from None
+            raise BusyError(f"{folder} is being computed by another process") from None
         yield
 
 
@@ -135,8 +154,6 @@ def _finish(
     checkpoint = load_checkpoint(trained.checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     module.to(trained.device)
-    if components.model is not module.model:
-        raise RunFailedError("the module trains another model than the one it was given")
     evaluation, seconds = components.score()
     if not trained.is_global_zero:
         return None
@@ -156,8 +173,26 @@ def _finish(
         "weights_sha256": _save_weights(components.model, folder / WEIGHTS),
     }
     result = components.result(folder.name, evaluation, scored, compute)
+    _draw_pictures(components, folder)
     write_result(folder, result, evaluation.examples)
     return result
+
+
+def _draw_pictures(components: Components, folder: Path) -> None:
+    """Write samples, and reconstructions below their originals, if the data are images."""
+    test, seed = components.dataset.test, components.cfg["seed"]
+    if test.dim() != 3:
+        return
+    model = cast("LatentVariableModel", components.model)
+    parameter = next(components.model.parameters())
+    x = test[:20].to(parameter)
+    pairs = torch.stack([x, reconstructions(model, x, seed)]).unflatten(1, (-1, min(10, len(x))))
+    sheets = {
+        "reconstructions": pairs.transpose(0, 1).flatten(0, 1),
+        "samples": samples(model, 50, seed, like=x).unflatten(0, (5, 10)),
+    }
+    for name, images in sheets.items():
+        write_sheet(folder / f"{name}.png", images.float().cpu().numpy())
 
 
 def _examples_seen(components: Components, facts: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from elbo_bench.data.files import DataFile
 from elbo_bench.data_info import DataInfo
 from elbo_bench.errors import RunFailedError
+from elbo_bench.noise import Noise
 from elbo_bench.typed import check_fields
 
 
@@ -74,6 +75,17 @@ class Dataset:
             observation=self.observation,
             num_levels=self.num_levels,
         )
+
+    def subset(self, split: str, size: int | None) -> tuple[Tensor, Tensor]:
+        """Return `size` examples of a split, or all, and their numbers within it, ascending.
+
+        A part of a split is the head of a fixed random order, never its first rows: they may be sorted by class.
+        """
+        values: Tensor = getattr(self, split)
+        if size is None or size >= len(values):
+            return values, torch.arange(len(values))
+        ids = Noise(0, f"{self.name}/subset").permutation(len(values))[:size].sort().values
+        return values[ids], ids
 
     def record(self) -> dict[str, Any]:
         """Return what a result says of its data: enough to tell whether two results are comparable."""

@@ -124,12 +124,12 @@ _FLAGS = ("nan", "infinite")
 def _refuse_non_finite(rows: Rows, numbers: np.ndarray) -> None:
     """Fail on the first example whose numbers are not numbers: nothing is filtered, so nothing may pass."""
     # k-hat is NaN where the tail has no shape, and that is no error.
-    broken = {
-        name: column if name in _FLAGS else ~np.isfinite(column).reshape(len(column), -1).all(1)
+    broken: dict[str, np.ndarray] = {
+        name: column if name in _FLAGS else np.asarray(~np.isfinite(column).reshape(len(column), -1).all(1))
         for name, column in rows.items()
         if name != "pareto_k"
     }
-    bad = np.logical_or.reduce(list(broken.values()))
+    bad = np.asarray(np.stack(list(broken.values())).any(0))
     if not bad.any():
         return
     first = int(np.argmax(bad))

@@ -4,9 +4,9 @@ import json
 import math
 import os
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 RESULT, EXAMPLES = "result.json", "examples.npz"
 _LARGEST_RESULT = 16 * 2**20  # bytes; a record is a few thousand
 
-_KEYS: dict[str, type | tuple[type, ...]] = {
+_KEYS: dict[str, type | UnionType] = {
     "schema_version": int,
     "run_id": str,
     "status": str,
@@ -32,15 +32,28 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "checkpoint": dict,
     "compute": dict,
     "provenance": dict,
+    "data.split": str,
+    "data.num_examples": int,
+    "objective.name": str,
+    "truth.tier": str,
+    "truth.num_samples": int,
+    "diagnostics.share_passing": int | float,
+    "diagnostics.pareto_k_max": int | float | None,
 }
-_METRIC_KEYS = {"value", "se", "se_mc", "n", "unit"}
+_METRIC_KEYS: dict[str, type | UnionType] = {
+    "value": int | float,
+    "se": int | float | None,
+    "se_mc": int | float | None,
+    "n": int,
+    "unit": str,
+}
 
 
 def write_result(folder: Path, result: Mapping[str, Any], examples: Mapping[str, np.ndarray]) -> None:
     """Write a result into a folder: the examples first, then `result.json`, whose presence says the run is done.
 
     Raises:
-        RunFailedError: Something that it reports is not finite; nothing is written.
+        RunFailedError: Something that it reports is not finite, or it cannot be written; there is no record.
     """
     for name, metric in result["metrics"].items():
         if not math.isfinite(metric["value"]):
@@ -49,14 +62,24 @@ def write_result(folder: Path, result: Mapping[str, Any], examples: Mapping[str,
         text = json.dumps(result, indent=2, allow_nan=False)
     except ValueError:
         raise RunFailedError("the result holds a number that is not finite: no record is written") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        place = Path(scratch) / EXAMPLES
-        np.savez(place, **examples)  # type: ignore[arg-type]
-        replace(place, folder / EXAMPLES)
-        place = Path(scratch) / RESULT
-        place.write_text(text + "\n", encoding="utf-8")
-        replace(place, folder / RESULT)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+            np.savez(Path(scratch) / EXAMPLES, **examples)  # type: ignore[arg-type]
+            (Path(scratch) / RESULT).write_text(text + "\n", encoding="utf-8")
+            (folder / RESULT).unlink(missing_ok=True)  # a record never stands beside another one's examples
+            replace(Path(scratch) / EXAMPLES, folder / EXAMPLES)
+            replace(Path(scratch) / RESULT, folder / RESULT)
+    except OSError as error:
+        raise RunFailedError(f"the record in {folder} cannot be written: {error.strerror or error}") from None
+
+
+def replace_bytes(target: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, finds the old one or the new one."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
+        place = Path(scratch) / target.name
+        place.write_bytes(content)
+        replace(place, target)
 
 
 def replace(source: Path, target: Path) -> None:
@@ -81,7 +104,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     try:
         if place.stat().st_size > _LARGEST_RESULT:
             raise UsageError(f"{place} is not a result: it is larger than {_LARGEST_RESULT} bytes")
-        result = json.loads(place.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        text = place.read_text(encoding="utf-8")
+        result = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except OSError as error:
         raise UsageError(f"{place} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
@@ -100,14 +124,21 @@ def read_examples(folder: Path) -> dict[str, np.ndarray]:
     """
     place = folder / EXAMPLES
     try:
-        with np.load(place, allow_pickle=False) as columns:
+        with place.open("rb") as file, np.load(file, allow_pickle=False) as columns:
             return {name: columns[name] for name in columns.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{place} cannot be read: {error}") from None
+    except Exception as error:  # zipfile, zlib and NumPy's parser each have their own
+        raise UsageError(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"it holds {name}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it holds {text}")
+    return number
 
 
 def _problem(result: object) -> str | None:
@@ -117,16 +148,26 @@ def _problem(result: object) -> str | None:
     version = result.get("schema_version")
     if version != SCHEMA_VERSION:
         return f"its schema_version is {version!r}, and this program reads {SCHEMA_VERSION}"
-    for key, kind in _KEYS.items():
-        if key not in result:
-            return f"it has no {key}"
-        if not isinstance(result[key], kind) or isinstance(result[key], bool):
-            return f"its {key} is of the wrong type"
+    for path, kind in _KEYS.items():
+        group, _, key = path.rpartition(".")
+        node = result[group] if group else result
+        if key not in node:
+            return f"it has no {path}"
+        if not _is(node[key], kind):
+            return f"its {path} is of the wrong type"
     for name, metric in result["metrics"].items():
-        if not isinstance(metric, dict) or set(metric) != _METRIC_KEYS:
+        if not isinstance(metric, dict) or set(metric) != set(_METRIC_KEYS):
             return f"its metric {name} is not {{{', '.join(sorted(_METRIC_KEYS))}}}"
-        if isinstance(metric["value"], bool) or not isinstance(metric["value"], int | float):
-            return f"its metric {name} has no number"
-        if not math.isfinite(metric["value"]):
-            return f"its metric {name} is not finite"
+        for key, kind in _METRIC_KEYS.items():
+            if not _is(metric[key], kind):
+                return f"the {key} of its metric {name} is of the wrong type"
     return None
+
+
+def _is(value: object, kind: type | UnionType) -> bool:
+    """Return whether a value is of a kind, and can be shown: no number is huge, no string moves the cursor."""
+    if isinstance(value, str):
+        return kind is str and value.isprintable()
+    if isinstance(value, int | float) and kind is not int:
+        return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 1e300
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -78,7 +78,21 @@ class Checkpoints(pl.Callback):
         self.folder = folder
         self._seconds = seconds
         self._finite_loss = finite_loss
-        self._saved_at = time.monotonic()
+        self._saved_at = self._started = time.monotonic()
+        self._seconds_before = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those before a stop counted in."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must know."""
+        return {"elapsed": self.elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._seconds_before, self._started = state_dict["elapsed"], time.monotonic()
 
     @property
     def last(self) -> Path:

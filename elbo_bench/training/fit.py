@@ -2,8 +2,9 @@
 
 import dataclasses
 import logging
-import time
+import os
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ import torch
 from elbo_bench.data.batches import TrainingBatches
 from elbo_bench.data.dataset import Dataset
 from elbo_bench.errors import UsageError
+from elbo_bench.evaluation.blocks import rank_and_world_size
+from elbo_bench.evaluation.importance import Bound
 from elbo_bench.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from elbo_bench.training.finite_loss import FiniteLoss
+from elbo_bench.training.module import BoundModule
 from elbo_bench.training.options import TrainerOptions
 from elbo_bench.training.show_progress import ShowProgress
 from elbo_bench.training.stop_on_signal import StopOnSignal
+from elbo_bench.training.tell_loss import TellLoss
 from elbo_bench.training.validation import Validation
+
+Tell = Callable[[Mapping[str, Any]], None]
+"""Takes numbers as they are measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +65,32 @@ class _Data(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
+
+
+def _about_loss(module: pl.LightningModule, tell: Tell) -> Tell:
+    """Return a teller of losses, named by what they are: minus a bound for our own module, a loss for another."""
+
+    def told(numbers: Mapping[str, Any]) -> None:
+        loss = numbers["loss"]
+        named = {"train/bound": -loss} if isinstance(module, BoundModule) else {"train/loss": loss}
+        tell({"step": numbers["step"], "train/epoch": numbers["epoch"], "train/lr": numbers["lr"], **named})
+
+    return told
+
+
+def _under(prefix: str, tell: Tell) -> Tell:
+    """Return a teller of measurements, with their metrics below a prefix and gaps below `gap/`."""
+
+    def told(entry: Mapping[str, Any]) -> None:
+        if rank_and_world_size()[0] == 0:
+            named = {f"{prefix}/{_path(name)}": value for name, value in entry["metrics"].items()}
+            tell({"step": entry["step"], f"{prefix}/epoch": entry["epoch"], **named})
+
+    return told
+
+
+def _path(name: str) -> str:
+    return f"gap/{name.removesuffix('_gap')}" if name.endswith("_gap") else name
 
 
 def make_trainer(options: TrainerOptions, callbacks: list[pl.Callback] | None = None) -> pl.Trainer:
@@ -107,8 +141,13 @@ def fit(
     shuffle: bool,
     seed: int,
     resume: bool,
+    bounds: Mapping[str, Bound],
+    tell: Tell,
 ) -> Trained:
     """Train a module, or go on with one whose `last.ckpt` stands in the folder.
+
+    `bounds` are measured over training beside the evaluator's own; `tell` is called with what is measured meanwhile,
+    flat and with the optimiser step under `step`, on rank 0.
 
     Raises:
         UsageError: Lightning refuses the options; nothing was written.
@@ -119,31 +158,37 @@ def fit(
     checkpoints = Checkpoints(folder, options.checkpoint_seconds, finite_loss)
     callbacks: list[pl.Callback] = [finite_loss]
     validation: Validation | None = None
-    if (every := options.epochs_between_validations) is not None:
+    batches_per_epoch = -(-len(dataset.train) // batch_size)
+    if (every := options.epochs_between_validations(batches_per_epoch)) is not None:
         validation = Validation(
-            dataset.validation,
+            dataset.subset("validation", options.validation_examples)[0],
             every=every,
             num_samples=options.validation_samples,
             seed=seed,
+            bounds=bounds,
+            tell=_under("val", tell),
             checkpoints=checkpoints,
             keep_best=options.checkpoint == "best",
             patience=options.patience,
         )
         callbacks.append(validation)
-    trainer = make_trainer(options, [*callbacks, checkpoints, StopOnSignal(checkpoints), ShowProgress()])
-    started = time.monotonic()
+    watchers = [TellLoss(_about_loss(module, tell)), ShowProgress()]
+    trainer = make_trainer(options, [*callbacks, checkpoints, StopOnSignal(checkpoints), *watchers])
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # where it is set, Lightning leaves the number alone
+    torch.set_num_threads(options.threads)
     trainer.fit(
         module,
         datamodule=_Data(dataset, batch_size, shuffle, seed),
         ckpt_path=checkpoints.last if resume and checkpoints.last.exists() else None,
         weights_only=True,
     )
+    seconds = checkpoints.elapsed
     scored = checkpoints.best if options.checkpoint == "best" and checkpoints.best.exists() else checkpoints.last
     facts = {
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "batches": trainer.fit_loop.epoch_loop.batch_progress.total.completed,
-        "train_seconds": time.monotonic() - started,
+        "train_seconds": seconds,
         "world_size": trainer.world_size,
         "device": str(trainer.strategy.root_device.type),
         "validation": validation.history if validation is not None else [],

@@ -1,9 +1,9 @@
 """The keys of a training: how long, where, and what is kept."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from elbo_bench.typed import check_fields
 
@@ -18,12 +18,14 @@ class TrainerOptions:
     devices: PositiveInt | str | list[int] = "auto"
     num_nodes: PositiveInt = 1
     strategy: str = "auto"
+    threads: PositiveInt = 1
     precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     gradient_clip_norm: PositiveFloat | None = None
     accumulate_grad_batches: PositiveInt = 1
     checkpoint: Literal["last", "best"] = "last"
-    validate_every: PositiveInt | None = None
-    validation_samples: PositiveInt = 16
+    validate_every: PositiveInt | Literal["auto"] | None = "auto"
+    validation_samples: Annotated[int, Field(ge=2)] = 64
+    validation_examples: PositiveInt | None = 250
     patience: PositiveInt | None = None
     checkpoint_seconds: NonNegativeFloat = 60.0
 
@@ -32,9 +34,19 @@ class TrainerOptions:
         if self.max_epochs is None and self.max_steps is None:
             raise ValueError("one of max_epochs and max_steps must be a number")
 
-    @property
-    def epochs_between_validations(self) -> int | None:
-        """Epochs from one validation bound to the next; None is never."""
         if self.validate_every is None and (self.checkpoint == "best" or self.patience is not None):
+            raise ValueError("checkpoint=best and patience need validations: validate_every must not be null")
+
+    def epochs_between_validations(self, batches_per_epoch: int) -> int | None:
+        """Return the epochs from one validation to the next, None for never.
+
+        `auto` is each one where a validation decides something, and else about twenty over the run.
+        """
+        if self.validate_every != "auto":
+            return self.validate_every
+        if self.checkpoint == "best" or self.patience is not None:
             return 1
-        return self.validate_every
+        epochs = [self.max_epochs] if self.max_epochs is not None else []
+        if self.max_steps is not None:
+            epochs.append(-(-self.max_steps * self.accumulate_grad_batches // batches_per_epoch))
+        return max(1, min(epochs) // 20)

@@ -1,29 +1,34 @@
-"""The validation bound: chooses the best checkpoint and stops a run that no longer improves."""
+"""Tightness over training: the evaluator on validation examples, which also chooses a checkpoint and when to stop."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
 
+from elbo_bench.errors import RunFailedError
 from elbo_bench.evaluation.evaluate import evaluate
+from elbo_bench.evaluation.importance import Bound
 from elbo_bench.training.checkpoints import Checkpoints
 
 
 class Validation(pl.Callback):
-    """Measures L_K on the validation split by the evaluator that scores the test split, whatever was trained with.
+    """Measures log p(x), every bound and every gap by the evaluator that scores the test split.
 
-    A run trained with beta = 4 is thus chosen by a bound on log p(x) too. The measurement draws its own numbers and
-    changes nothing that training draws.
+    Whatever a run is trained with, L_K on the validation examples chooses its checkpoint. The measurement draws its
+    own numbers and changes nothing that training draws.
 
     Args:
         x: Validation observations.
         every: Epochs between two measurements.
-        num_samples: K.
+        num_samples: K; more if a bound of `bounds` does not fit twice into it.
         seed: The run's seed.
+        bounds: Further bounds, the one trained with among them.
         checkpoints: Where the best one is kept.
         keep_best: Whether it is.
         patience: Stop after so many measurements without a better one; None is never.
+        tell: Called with each measurement.
     """
 
     def __init__(
@@ -33,35 +38,49 @@ class Validation(pl.Callback):
         every: int,
         num_samples: int,
         seed: int,
+        bounds: Mapping[str, Bound],
         checkpoints: Checkpoints,
         keep_best: bool,
         patience: int | None,
+        tell: Callable[[Mapping[str, Any]], None],
     ) -> None:
-        self._x, self._every, self._num_samples, self._seed = x, every, num_samples, seed
+        self._x, self._every, self._seed, self._bounds = x, every, seed, dict(bounds)
+        self._num_samples = max([num_samples, *(2 * bound.samples_required for bound in bounds.values())])
         self._checkpoints, self._keep_best, self._patience = checkpoints, keep_best, patience
-        self.best = -math.inf
+        self._tell = tell
         self.history: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know."""
-        return {"best": self.best, "history": self.history}
+        return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.best, self.history = state_dict["best"], list(state_dict["history"])
+        """Go on from a checkpoint, and tell again what was measured before it."""
+        self.history = list(state_dict["history"])
+        for entry in self.history:
+            self._tell(entry)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, keep the best, stop if there is no better one for long."""
         epoch = trainer.current_epoch + 1
         if epoch % self._every:
             return
-        measured = evaluate(pl_module.model, self._x, num_samples=self._num_samples, seed=self._seed)  # type: ignore[arg-type]
-        bound = measured.metrics["log_px"]["value"]
-        self.history.append({"epoch": epoch, "step": trainer.global_step, "bound": bound})
-        if bound > self.best:
-            self.best = bound
-            if self._keep_best:
-                self._checkpoints.save(trainer, self._checkpoints.best)
-        best_at = max(range(len(self.history)), key=lambda index: self.history[index]["bound"])
-        if self._patience is not None and len(self.history) - 1 - best_at >= self._patience:
+        try:
+            measured = evaluate(
+                pl_module.model,  # type: ignore[arg-type]
+                self._x,
+                num_samples=self._num_samples,
+                seed=self._seed,
+                bounds=self._bounds,
+            )
+        except RunFailedError as error:
+            raise RunFailedError(f"validation after step {trainer.global_step}: {error}") from None
+        best_before = max((entry["metrics"]["log_px"] for entry in self.history), default=-math.inf)
+        metrics = {name: metric["value"] for name, metric in measured.metrics.items()}
+        self.history.append({"epoch": epoch, "step": trainer.global_step, "metrics": metrics})
+        self._tell(self.history[-1])
+        if self._keep_best and metrics["log_px"] > best_before:
+            self._checkpoints.save(trainer, self._checkpoints.best)
+        bounds = [entry["metrics"]["log_px"] for entry in self.history]
+        if self._patience is not None and len(bounds) - 1 - bounds.index(max(bounds)) >= self._patience:
             trainer.should_stop = True
