@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from elbo_bench import __version__
-from elbo_bench.errors import ElboBenchError, UsageError, is_out_of_memory, nearest
+from elbo_bench.errors import ElboBenchError, UsageError, memory_problem, nearest
 
 _DESCRIPTION = """\
 How tight is a bound on log p(x), and how far can the number be trusted?
@@ -92,7 +92,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         "run every trial of a sweep file that is not recorded yet, and rank them",
         "elbo-bench sweep sweeps/quickstart.yaml",
         "The file is one of W&B's: `wandb sweep` takes it too. A sweep that was stopped, or killed, goes on when it is\n"
-        "called again. key=value words are added to those of each trial.",
+        "called again. key=value words are added to those of each trial, and go before the file's own.",
     )
     sweep.add_argument("sweep", metavar="FILE", help="a sweep file with method: grid")
     sweep.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key for every trial")
@@ -192,9 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        problem = memory_problem(error)
+        if problem is None:
             raise
-        _say(f"out of memory: {str(error).splitlines()[0] if str(error) else 'nothing is left'}")
+        _say(f"out of memory: {problem}")
         return 3
     except OSError as error:  # a full disk, a folder that may not be written
         _say(f"{error.filename or 'system'}: {error.strerror or error}")

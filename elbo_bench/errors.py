@@ -46,9 +46,11 @@ def nearest(name: object, choices: Iterable[str]) -> str:
     return f"valid: {', '.join(valid)}" if valid else "there is none"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out: Python and NumPy have an error for it, torch has words."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in ("allocate", "Storage size"))
+def memory_problem(error: BaseException) -> str | None:
+    """Return in one line that memory ran out, or None: Python and NumPy have an error for it, torch has words."""
+    lines = str(error).splitlines() or ["no memory is left"]
+    words = ("allocate", "Storage size")
+    return lines[0] if isinstance(error, MemoryError) or any(word in lines[0] for word in words) else None
 
 
 def shown(value: object) -> str:

@@ -34,7 +34,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_evaluate_a_checkpoint_to_the_same_bytes(ranks: int, single: Path) -> None:
     arguments = ["evaluate", str(single), f"trainer.devices={ranks}", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
     printed = json.loads(run(*arguments, "--json", "--force", runs=single.parent))
@@ -44,6 +44,7 @@ def test_ranks_evaluate_a_checkpoint_to_the_same_bytes(ranks: int, single: Path)
     assert (folder / "examples.npz").read_bytes() == (single / "examples.npz").read_bytes()
 
 
+@pytest.mark.slow
 def test_more_ranks_than_blocks(single: Path) -> None:
     sizes = ["evaluation.num_examples=2", "evaluation.block_size=1"]
     placement = ["trainer.devices=3", "trainer.strategy=ddp", "trainer.accelerator=cpu"]

@@ -1,5 +1,6 @@
 """Sweeps on this machine: each trial once, whatever is killed."""
 
+import argparse
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from elbo_bench.apps.sweep import make_trials
 from elbo_bench.cli import main
 from elbo_bench.results.record import read_result
 
@@ -44,6 +46,7 @@ def records(runs: Path) -> dict[str, tuple[str, bytes]]:
     }
 
 
+@pytest.mark.slow
 def test_sweep_killed_three_times_ends_with_each_trial_once_and_the_numbers_of_an_undisturbed_one(
     tmp_path: Path,
 ) -> None:
@@ -129,6 +132,12 @@ def test_one_bad_cell_and_nothing_is_started(text: str, named: str, capsys: pyte
     assert error.count("\n") == 1
     assert named in error
     assert not Path("runs").exists()
+
+
+def test_words_of_the_command_line_go_before_those_of_the_file() -> None:
+    arguments = argparse.Namespace(conf=[], overrides=["seed=7", "optimizer.lr=0.5"])
+    (trial,) = make_trials([["seed=0", "objective=iwae"], ["seed=1", "objective=iwae"]], arguments)
+    assert (trial.cfg["seed"], trial.cfg["optimizer"]["lr"], trial.cfg["objective"]["name"]) == (7, 0.5, "iwae")
 
 
 def test_a_sweep_file_that_is_not_there_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

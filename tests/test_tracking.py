@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from elbo_bench.apps.components import run_facts
+from elbo_bench.config import check, resolve
 from elbo_bench.results.record import read_result
 
 TINY = ["model.hidden=[16]", "model.latent_dim=4", "trainer.max_epochs=4", "evaluation.num_samples=40"]
@@ -91,13 +93,13 @@ def test_two_ranks_make_one_mirror(tmp_path: Path) -> None:
     check_mirror(Path(printed["folder"]))
 
 
-def test_replicates_share_a_group_and_nothing_else_does(tmp_path: Path) -> None:
-    groups = {}
-    for words in (["seed=0"], ["seed=1"], ["seed=0", "optimizer.lr=0.002"]):
-        printed = json.loads(run("train", *TINY, *words, "--json", runs=tmp_path).stdout)
-        started = next(each["run"] for each in inspect(mirror_of(Path(printed["folder"]))) if each["type"] == "run")
-        groups[tuple(words)] = started["run_group"]
-    assert groups[("seed=0",)] == groups[("seed=1",)] != groups[("seed=0", "optimizer.lr=0.002")]
+def test_replicates_share_a_group_and_nothing_else_does() -> None:
+    def group(*words: str) -> str:
+        return run_facts(check(resolve(words)), Path("runs/x"), "train").group
+
+    assert group("seed=0") == group("seed=1") == group("seed=1", "trainer.devices=2")
+    assert len({group(), group("optimizer.lr=0.002"), group("objective=iwae"), group("data.batch_size=50")}) == 4
+    assert group().startswith("digits-mlp-elbo_analytic-")
 
 
 def test_a_server_that_cannot_be_reached_costs_no_time_and_no_record(tmp_path: Path) -> None:
@@ -112,6 +114,7 @@ def test_a_server_that_cannot_be_reached_costs_no_time_and_no_record(tmp_path: P
     assert times["online"] < times["offline"] + 5
 
 
+@pytest.mark.slow
 def test_a_sweep_agent_makes_it_go_online_by_itself(tmp_path: Path) -> None:
     done = run(
         "train",
@@ -126,6 +129,7 @@ def test_a_sweep_agent_makes_it_go_online_by_itself(tmp_path: Path) -> None:
     assert read_result(Path(json.loads(done.stdout)["folder"]))["status"] == "done"
 
 
+@pytest.mark.slow
 def test_tracking_none_leaves_no_mirror_and_changes_no_number(tmp_path: Path) -> None:
     with_it = json.loads(run("train", *TINY, "--json", runs=tmp_path / "a").stdout)
     without = json.loads(run("train", *TINY, "tracking=none", "--json", runs=tmp_path / "b").stdout)

@@ -18,7 +18,7 @@ from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import data_root
 from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw
-from elbo_bench.errors import UsageError, is_out_of_memory
+from elbo_bench.errors import UsageError, memory_problem
 from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.evaluation.evaluate import Evaluation, evaluate
 from elbo_bench.evaluation.options import ImportanceOptions
@@ -196,9 +196,10 @@ def _enough_memory(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        problem = memory_problem(error)
+        if problem is None:
             raise
-        raise UsageError(f"{what}: too large for this machine: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{what}: too large for this machine: {problem}") from None
 
 
 def check_launch(options: TrainerOptions, strategy: object) -> None:

@@ -60,8 +60,9 @@ def make_trials(cells: Sequence[list[str]], arguments: argparse.Namespace) -> li
     """
     catalogue = Catalogue.of(arguments.conf)
     root, trials = runs_root(), {}  # type: Path, dict[str, Trial]
+    given = {word.partition("=")[0] for word in arguments.overrides}
     for cell in cells:
-        words = [*cell, *arguments.overrides]
+        words = [*(word for word in cell if word.partition("=")[0] not in given), *arguments.overrides]
         cfg = config.check(config.resolve(words, catalogue), catalogue)
         name = config.run_id(cfg)
         trials.setdefault(name, Trial(words, cfg, root / name, root / ".logs" / f"{name}.txt"))

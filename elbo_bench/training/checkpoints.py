@@ -59,7 +59,8 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"checkpoint {path} is missing") from None
     except Exception as error:  # torch raises whatever its unpickler meets
-        raise UsageError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"checkpoint {path} cannot be read: {what}") from None
     if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
         raise UsageError(f"checkpoint {path} is not a checkpoint: it holds no state_dict")
     return loaded

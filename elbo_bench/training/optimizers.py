@@ -63,6 +63,7 @@ class SGD(Optimizer):
         nesterov: Whether the gradient is taken ahead.
     """
 
+    lr: PositiveFloat = 1e-2
     momentum: Decay = 0.0
     nesterov: bool = False
 
