@@ -92,7 +92,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         "run every trial of a sweep file that is not recorded yet, and rank them",
         "elbo-bench sweep sweeps/quickstart.yaml",
         "The file is one of W&B's: `wandb sweep` takes it too. A sweep that was stopped, or killed,\n"
-        "goes on when it is called again. key=value words are added to those of each trial, and go before the file's own.",
+        "goes on when it is called again. key=value words are added to each trial, and go before the file's own.",
     )
     sweep.add_argument("sweep", metavar="FILE", help="a sweep file with method: grid")
     sweep.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key for every trial")
