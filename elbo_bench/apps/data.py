@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from elbo_bench import config
+from elbo_bench.apps.terminal import console
 from elbo_bench.catalogue import Catalogue
 from elbo_bench.data.dataset import DataSource
 from elbo_bench.data.files import data_root
@@ -71,9 +71,6 @@ def _show(rows: list[dict[str, Any]], root: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))  # noqa: T201
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a pipe or a file has no width of its own
-        console.width = max(console.width, 110)
     table = Table(title=Text(f"data sets; files are looked for in {root}"), title_justify="left")
     if rows and "problems" in rows[0]:
         for column in ("name", "file", "is"):
@@ -90,4 +87,4 @@ def _show(rows: list[dict[str, Any]], root: Path, *, as_json: bool) -> None:
             table.add_row(
                 *(Text(str(row[column])) for column in ("name", "observation", "here", "protocol", "licence"))
             )
-    console.print(table)
+    console(110).print(table)

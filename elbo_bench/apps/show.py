@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from elbo_bench.apps.terminal import console
 
 _ROWS = {
     "log_px": "log p(x), by importance sampling",
@@ -29,9 +30,7 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
     if as_json:
         print(json.dumps({**result, "folder": str(folder)}, indent=2))  # noqa: T201
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a pipe or a file has no width of its own
-        console.width = max(console.width, 110)
+    out = console(110)
     objective = result["objective"]
     samples = objective.get("samples_required", 1)
     words = {
@@ -57,11 +56,11 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
             if name in _AGAINST_LOG_PX and result["truth"]["tier"] == "lower-bound-only":
                 value, errors = f">= {value}", ["", ""]  # an interval around it would not cover
             table.add_row(name, value, *errors, Text(metric["unit"]), Text(meaning.format(**words)))
-    console.print(table)
-    console.print(Text(_truth(result)))
+    out.print(table)
+    out.print(Text(_truth(result)))
     if note:
-        console.print(Text(note))
-    console.print(Text(f"record: {folder}"), soft_wrap=True)
+        out.print(Text(note))
+    out.print(Text(f"record: {folder}"), soft_wrap=True)
 
 
 def _truth(result: dict[str, Any]) -> str:
