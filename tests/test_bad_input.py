@@ -255,7 +255,7 @@ LINES: list[tuple[list[str], str]] = [
     ),
     (
         ["train", "optimizer.schedule=burda", "optimizer.schedule.stages=0"],
-        "optimizer.schedule.stages=0: should be greater than 0",
+        "optimizer.schedule.stages=0: should be greater than or equal to 1",
     ),
     # One of a few words.
     (["train", "model.activation=gelu"], "model.activation=gelu: should be 'tanh', 'relu', 'elu' or 'softplus'"),

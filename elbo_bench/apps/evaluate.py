@@ -18,7 +18,7 @@ from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.errors import UsageError, nearest
 from elbo_bench.evaluation.blocks import rank_and_world_size
-from elbo_bench.results.record import RESULT, read_result, write_result
+from elbo_bench.results.record import RESULT, WEIGHTS, read_result, write_result
 from elbo_bench.tracking.tracker import Tracker
 from elbo_bench.training.options import TrainerOptions
 
@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     folder, checkpoint = find_run(arguments.run)
     recorded = read_result(folder)
     cfg, catalogue = _configuration(recorded, arguments)
-    identity = {**config.identity(cfg), "checkpoint": checkpoint.name if checkpoint else None}
+    weights = checkpoint or folder / WEIGHTS
+    identity = {**config.identity(cfg), "weights": weights.name, "sha256": _sha256(weights)}
     target = folder / "evaluations" / config.digest(identity)
     if (target / RESULT).exists() and not arguments.force:
         note = "recorded already, nothing was computed; --force computes it again"
@@ -55,6 +56,13 @@ def run(arguments: argparse.Namespace) -> None:
         facts = dataclasses.replace(run_facts(cfg, target, "evaluate"), run_id=f"{recorded['run_id']}-{target.name}")
         make("tracking", Tracker, cfg, catalogue).start(facts).finish(target)  # type: ignore[type-abstract]
         show_result(result, target, as_json=arguments.json)
+
+
+def _sha256(place: Path) -> str:
+    try:
+        return hashlib.sha256(place.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{place} cannot be read: {error.strerror or error}") from None
 
 
 def find_run(name: str) -> tuple[Path, Path | None]:
@@ -99,8 +107,10 @@ def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> t
     cfg, catalogue = config.load_recorded(recorded["cfg"], catalogue, trust=arguments.trust)
     # Where the run was trained says nothing about where it is scored.
     trainer = {key: value for key, value in cfg["trainer"].items() if key not in _PLACEMENT}
-    for group, layers in {"trainer": [trainer], **{key: [cfg[key]] for key in ("evaluation", "tracking")}}.items():
-        cfg[group] = config.resolve_group(group, group, [*layers, given.get(group, {})], catalogue)
+    # Whose account a run was told to says nothing about whose it is told to now: only the kind of tracking is kept.
+    layers = {"trainer": trainer, "evaluation": cfg["evaluation"], "tracking": {"name": cfg["tracking"]["name"]}}
+    for group, layer in layers.items():
+        cfg[group] = config.resolve_group(group, group, [layer, given.get(group, {})], catalogue)
     return config.check(cfg, catalogue, only=(*_NEEDED, "tracking")), catalogue
 
 
@@ -119,7 +129,7 @@ def _load_weights(model: nn.Module, folder: Path, recorded: dict[str, Any], chec
         scored = {"scored": checkpoint.stem, "epoch": content.get("epoch"), "step": content.get("global_step")}
         place = checkpoint
     else:
-        place = folder / "model.safetensors"
+        place = folder / WEIGHTS
         state, digest = _read_safetensors(place)
         scored = recorded["checkpoint"]
         if digest != scored.get("weights_sha256"):

@@ -26,15 +26,13 @@ from elbo_bench.errors import BusyError, ElboBenchError, UsageError
 from elbo_bench.evaluation.pictures import reconstructions, samples
 from elbo_bench.noise import Noise
 from elbo_bench.results.pictures import write_sheet
-from elbo_bench.results.record import RESULT, read_result, replace, write_result
+from elbo_bench.results.record import EXAMPLES, RESULT, WEIGHTS, read_result, replace, write_result
 from elbo_bench.tracking.none import SilentSession
 from elbo_bench.tracking.tracker import Tracker
 from elbo_bench.training.checkpoints import load_checkpoint
 from elbo_bench.training.fit import Trained, fit, make_trainer
 from elbo_bench.training.optimizers import Optimizer
 from elbo_bench.training.options import TrainerOptions
-
-WEIGHTS = "model.safetensors"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -141,7 +139,7 @@ def _claimed(folder: Path) -> Iterator[None]:
 
 def _prepare(folder: Path, cfg: Config, *, force: bool) -> None:
     if force:
-        for name in (RESULT, "examples.npz", WEIGHTS):
+        for name in (RESULT, EXAMPLES, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     (folder / "config.yaml").write_text(config.to_yaml(cfg), encoding="utf-8")

@@ -14,7 +14,7 @@ import numpy as np
 from elbo_bench.errors import RunFailedError, UsageError
 
 SCHEMA_VERSION = 1
-RESULT, EXAMPLES = "result.json", "examples.npz"
+RESULT, EXAMPLES, WEIGHTS = "result.json", "examples.npz", "model.safetensors"
 _LARGEST_RESULT = 16 * 2**20  # bytes; a record is a few thousand
 
 _KEYS: dict[str, type | UnionType] = {

@@ -12,6 +12,7 @@ from torch import nn
 from elbo_bench.training.schedules import Constant, Schedule
 from elbo_bench.typed import check_fields
 
+LearningRate = Annotated[float, Field(gt=0, le=1e38)]  # what a float32 can hold
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -25,7 +26,7 @@ class Optimizer(abc.ABC):
         schedule: Factor on the learning rate in each epoch.
     """
 
-    lr: PositiveFloat = 1e-3
+    lr: LearningRate = 1e-3
     weight_decay: NonNegativeFloat = 0.0
     schedule: Schedule = dataclasses.field(default_factory=Constant)
 
@@ -63,7 +64,7 @@ class SGD(Optimizer):
         nesterov: Whether the gradient is taken ahead.
     """
 
-    lr: PositiveFloat = 1e-2
+    lr: LearningRate = 1e-2
     momentum: Decay = 0.0
     nesterov: bool = False
 

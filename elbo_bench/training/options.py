@@ -18,7 +18,7 @@ class TrainerOptions:
     devices: PositiveInt | str | list[int] = "auto"
     num_nodes: PositiveInt = 1
     strategy: str = "auto"
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     gradient_clip_norm: PositiveFloat | None = None
     accumulate_grad_batches: PositiveInt = 1

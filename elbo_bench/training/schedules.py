@@ -40,7 +40,7 @@ class Burda(Schedule):
         stages: How many there are: 8 make 3280 epochs.
     """
 
-    stages: PositiveInt = 8
+    stages: Annotated[int, Field(ge=1, le=20)] = 8
 
     def factor(self, epoch: int) -> float:
         """Return the factor of the stage that the epoch falls in."""
