@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -130,6 +131,11 @@ def parse_yaml(text: str, where: str) -> Config:
     Raises:
         UsageError: It is not a YAML mapping.
     """
+    return copy.deepcopy(_parsed(text, where))
+
+
+@functools.lru_cache(maxsize=1024)  # a sweep reads the same files for each of its trials
+def _parsed(text: str, where: str) -> Config:
     try:
         loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, AssertionError, RecursionError, ValueError) as error:

@@ -186,9 +186,48 @@ def test_of_500_records_the_20_corrupt_are_named_and_the_rest_ranked_within_2_s(
     assert seconds < 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 10**350},
+        {"compute__train_seconds": "nan"},
+        {"compute__evaluate_seconds": 1e200},
+        {"data__name": ["a"]},
+        {"objective__direction": None},
+    ],
+)
+def test_a_record_that_cannot_be_shown_is_corrupt(
+    change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "runs", record("a", -25.0), "a")
+    write(tmp_path / "runs", record("b", -25.0, **change), "b")
+    for form in ("table", "json", "csv", "markdown"):
+        assert main(["leaderboard", "--format", form]) == 0
+        assert capsys.readouterr().err.count("runs/b/result.json is not a result") == 1
+
+
+def test_a_huge_number_or_name_does_not_push_the_others_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", record("a", -25.125), "a")
+    write(tmp_path / "runs", record("b", -1e299, objective__x=list(range(1000))), "b")
+    write(tmp_path / "runs", record("c", -26.5, objective__y="a\n\x1b[31mb"), "c")
+    assert main(["leaderboard"]) == 0
+    out = capsys.readouterr().out
+    assert "-25.12" in out
+    assert "-1e+299" in out
+    assert "\x1b[31m" not in out
+    assert sum(line.lstrip().startswith(("1 ", "2 ", "3 ")) for line in out.splitlines()) == 3
+
+
+def test_a_run_that_is_named_twice_is_ranked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", record("a", -25.0), "a")
+    assert main(["leaderboard", "runs", "runs", "runs/a", "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+
+
 def test_hostile_names_are_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = '=HYPERLINK("x")|<img src=x onerror=alert(1)>`[red]x[/red]`\n| a | b |'
-    result = record(hostile, -25.0, model=hostile, objective__name=hostile, data__name=hostile)
+    printable = hostile.replace("\n", " ")  # a record whose names move the cursor is corrupt
+    result = record(hostile, -25.0, model=hostile, objective__name=printable, data__name=printable)
     parts = leaderboard([result])
     (parsed,) = list(csv.DictReader(io.StringIO(to_csv(parts))))
     assert parsed["model"] == "'" + hostile
@@ -197,7 +236,6 @@ def test_hostile_names_are_data(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(markdown) == 5
     assert not any("<img" in line or "`" in line.replace("\\`", "") for line in markdown)
     assert len({line.replace("\\|", "").count("|") for line in markdown[2:5]}) == 1
-    printable = hostile.replace("\n", " ")  # a record whose names move the cursor is corrupt
     write(tmp_path / "runs", record("a", -25.0, model=printable, objective__name=printable), "a")
     assert main(["leaderboard"]) == 0
     assert "[red]x[/red]" in capsys.readouterr().out

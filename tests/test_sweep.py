@@ -100,6 +100,28 @@ def test_sigterm_stops_a_sweep_cleanly_and_leaves_no_process_behind(tmp_path: Pa
     assert left == []
 
 
+@pytest.mark.slow
+def test_a_sweep_outlives_its_warm_parent_and_one_of_its_workers(tmp_path: Path) -> None:
+    place, runs = tmp_path / "sweep.yaml", tmp_path / "runs"
+    place.write_text(SWEEP.replace("EPOCHS", "60"))
+    running = start(runs, place, "--workers", "1", "--format", "json")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(runs.glob("*/checkpoints/last.ckpt")):
+        time.sleep(0.05)
+    children = subprocess.run(
+        ["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for child in children:  # the warm parent, and its watcher of resources
+        os.kill(int(child), signal.SIGKILL)
+    _, error = running.communicate(timeout=240)
+    assert "Traceback" not in error
+    assert running.returncode in (0, 3)
+    again = start(runs, place, "--workers", "2", "--format", "json")
+    out, error = again.communicate(timeout=240)
+    assert again.returncode == 0, error
+    assert len(json.loads(out)) == 6
+
+
 def test_a_trial_that_fails_is_named_with_its_reason_and_the_others_are_done(tmp_path: Path) -> None:
     place = tmp_path / "sweep.yaml"
     place.write_text(

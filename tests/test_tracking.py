@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ import pytest
 from elbo_bench.apps.components import run_facts
 from elbo_bench.config import check, resolve
 from elbo_bench.results.record import read_result
+from elbo_bench.tracking.tracker import RunFacts
+from elbo_bench.tracking.wandb_tracker import WandbSession, WandbTracker
 
 TINY = ["model.hidden=[16]", "model.latent_dim=4", "trainer.max_epochs=4", "evaluation.num_samples=40"]
 
@@ -112,6 +115,26 @@ def test_a_server_that_cannot_be_reached_costs_no_time_and_no_record(tmp_path: P
         check_mirror(Path(json.loads(done.stdout)["folder"]))  # offline, for `wandb sync`
     assert "W&B cannot be reached" in done.stderr
     assert times["online"] < times["offline"] + 5
+
+
+def test_a_mirror_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    facts = RunFacts("x", tmp_path, "g", "train", {})
+    session = WandbTracker(finish_seconds=0.5).start(facts)
+    assert isinstance(session, WandbSession)
+    assert session._process is not None
+    mirror = session._process.pid
+    os.kill(mirror, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        for step in range(20_000):  # more than a pipe and the queue hold
+            session.log({"step": step, "train/bound": 0.0})
+        assert time.monotonic() - started < 5
+        session.finish(tmp_path)
+        assert time.monotonic() - started < 8
+    finally:
+        os.kill(mirror, signal.SIGKILL)
+        os.waitpid(mirror, 0)
 
 
 @pytest.mark.slow

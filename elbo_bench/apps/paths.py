@@ -27,8 +27,11 @@ def find_sweep(name: str) -> Path:
         UsageError: There is none; the line names the nearest one.
     """
     place = Path(name)
-    if place.is_file():
-        return place
+    try:
+        if place.is_file():
+            return place
+    except OSError as error:  # a name that is too long
+        raise UsageError(f"{name}: no such sweep file: {error.strerror}") from None
     own = conf_root().parent / "sweeps"
     if place.parent in (Path("sweeps"), Path()) and (own / place.name).is_file():
         return own / place.name

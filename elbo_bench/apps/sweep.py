@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +62,8 @@ def make_trials(cells: Sequence[list[str]], arguments: argparse.Namespace) -> li
     catalogue = Catalogue.of(arguments.conf)
     root, trials = runs_root(), {}  # type: Path, dict[str, Trial]
     given = {word.partition("=")[0] for word in arguments.overrides}
+    if len(cells) > 20:
+        print(f"checking {len(cells)} trials", file=sys.stderr, flush=True)  # noqa: T201
     for cell in cells:
         words = [*(word for word in cell if word.partition("=")[0] not in given), *arguments.overrides]
         cfg = config.check(config.resolve(words, catalogue), catalogue)
@@ -85,7 +88,7 @@ def run_trial(words: list[str], conf: list[str]) -> int:
             if _wants_ranks(cfg):  # ranks are started by running the same command again
                 folders = [word for each in conf for word in ("--conf", each)]
                 command = [sys.executable, "-m", "elbo_bench", "train", *words, *folders]
-                os.execv(sys.executable, command)  # noqa: S606
+                return _in_a_process(command)
             try:
                 train(cfg, catalogue, folder)
             except BusyError:
@@ -96,6 +99,16 @@ def run_trial(words: list[str], conf: list[str]) -> int:
     except KeyboardInterrupt:
         return StoppedError.exit_code
     return 0
+
+
+def _in_a_process(command: list[str]) -> int:
+    """Run a command, pass on the signal that stops this process, and return its exit code."""
+    process = subprocess.Popen(command)  # noqa: S603
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        return process.wait(60)
 
 
 def _wants_ranks(cfg: Config) -> bool:

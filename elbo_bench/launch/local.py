@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.context
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from elbo_bench.launch.trial import Trial
 
@@ -45,10 +47,7 @@ def run_trials(
             while waiting and len(running) < workers:
                 trial = waiting.pop(0)
                 arguments = (work, trial.words, list(conf), trial.log)
-                process: multiprocessing.process.BaseProcess = context.Process(
-                    target=_child, args=arguments, name=trial.name
-                )
-                process.start()
+                process = _start(context, arguments, trial.name)
                 trial.state = "running"
                 running[process.sentinel] = (trial, process, time.monotonic())
                 changed()
@@ -66,6 +65,19 @@ def run_trials(
         raise
 
 
+def _start(
+    context: multiprocessing.context.ForkServerContext, arguments: tuple[Any, ...], name: str
+) -> multiprocessing.process.BaseProcess:
+    """Start a process; a warm parent that was killed is replaced by the second call."""
+    process = context.Process(target=_child, args=arguments, name=name)
+    try:
+        process.start()
+    except (EOFError, OSError):
+        process = context.Process(target=_child, args=arguments, name=name)
+        process.start()
+    return process
+
+
 def _conclude(trial: Trial, exit_code: int | None, seconds: float) -> None:
     trial.seconds = seconds
     if trial.is_recorded:
@@ -81,7 +93,8 @@ def _last_word(log: Path) -> str:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    own = [line.removeprefix("elbo-bench: ") for line in lines if line.startswith("elbo-bench: ")]
+    words = [line.removeprefix("elbo-bench: ") for line in lines if line.startswith("elbo-bench: ")]
+    own = [line for line in words if not line.startswith("W&B")]  # its mirror's word is no reason
     return (own or lines or [""])[-1]
 
 
@@ -93,6 +106,8 @@ def _stop(running: dict[int, tuple[Trial, multiprocessing.process.BaseProcess, f
         for trial, process, started in running.values():
             process.join(60)
             _conclude(trial, process.exitcode, time.monotonic() - started)
+            if trial.state == "failed":
+                trial.state = "stopped"  # by us, wherever it was
 
 
 @contextlib.contextmanager
@@ -107,6 +122,7 @@ def _deaf() -> Iterator[None]:
 
 def _child(work: Work, words: list[str], conf: list[str], log: Path) -> None:
     """Run one trial in this process, printing into its log."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the sweep alone passes it on
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):

@@ -27,7 +27,7 @@ def cell(row: Row, column: Column) -> str:
         return ""
     if column.digits is None:
         return str(value)
-    text = f"{value:.{column.digits}f}"
+    text = f"{value:.{column.digits}f}" if abs(value) < 1e7 else f"{value:.3g}"
     if column.key in _AGAINST_LOG_PX and lower_bound_only:
         return f">= {text}"
     return f"{text}*" if column.key == "bound" and row["direction"] == "none" else text
@@ -41,7 +41,7 @@ def title(rows: Sequence[Row]) -> str:
 
 def to_json(parts: Sequence[Sequence[Row]]) -> str:
     """Return all rows as one JSON list."""
-    return json.dumps([row for rows in parts for row in rows], indent=2)
+    return json.dumps([row for rows in parts for row in rows], indent=2, allow_nan=False)
 
 
 def to_csv(parts: Sequence[Sequence[Row]]) -> str:

@@ -47,6 +47,8 @@ COLUMNS = (
 )
 
 Row = dict[str, Any]
+_CONTRACT = ("name", "protocol", "observation", "split", "test_sha256", "num_examples")
+_LONGEST = 60  # characters of an objective in a cell
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -59,13 +61,19 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]
     """
     results: list[dict[str, Any]] = []
     problems: list[str] = []
+    seen: set[Path] = set()
     for folder in folders:
-        if not folder.is_dir():
+        try:
+            found = folder.is_dir()
+        except OSError as error:  # a name that is too long
+            raise UsageError(f"{folder} is not a folder of runs: {error.strerror}") from None
+        if not found:
             raise UsageError(f"{folder} is not a folder of runs")
         runs = [folder] if (folder / RESULT).is_file() else sorted(folder.iterdir())
         for run in runs:
-            if not (run / RESULT).exists():
+            if not (run / RESULT).exists() or run.resolve() in seen:
                 continue
+            seen.add(run.resolve())
             try:
                 results.append({**read_result(run), "folder": str(run)})
                 row(results[-1])
@@ -80,8 +88,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]
 def contract(result: dict[str, Any]) -> tuple[str, ...]:
     """Return what must be equal for two results to be comparable: the data, its protocol and the scored examples."""
     data = result["data"]
-    keys = ("name", "protocol", "observation", "split", "test_sha256", "num_examples")
-    return tuple(str(data[key]) for key in keys)
+    return tuple(str(data[key]) for key in _CONTRACT)
 
 
 def leaderboard(results: Sequence[dict[str, Any]]) -> list[list[Row]]:
@@ -101,8 +108,12 @@ def row(result: dict[str, Any]) -> Row:
 
     Raises:
         KeyError: The result lacks a metric that every evaluation has.
+        ValueError: A name or a time of it cannot be shown.
     """
     metrics, data, compute = result["metrics"], result["data"], result["compute"]
+    for words in (result["objective"]["direction"], *(data[key] for key in _CONTRACT if key != "num_examples")):
+        if not isinstance(words, str) or not words.isprintable():
+            raise ValueError(f"a name of {str(words)[:40]!r}")
 
     def value(name: str) -> int | float | None:
         return metrics[name]["value"] if name in metrics else None
@@ -122,7 +133,7 @@ def row(result: dict[str, Any]) -> Row:
         "distortion": metrics["distortion"]["value"],
         "active_units": value("active_units"),
         "ess": metrics["ess"]["value"],
-        "seconds": float(compute.get("train_seconds", 0.0)) + float(compute["evaluate_seconds"]),
+        "seconds": _seconds(compute.get("train_seconds", 0.0)) + _seconds(compute["evaluate_seconds"]),
         "truth": str(result["truth"]["tier"]),
         "direction": str(result["objective"]["direction"]),
         "run_id": result["run_id"],
@@ -135,6 +146,12 @@ def row(result: dict[str, Any]) -> Row:
     }
 
 
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise ValueError(f"a time of {str(value)[:40]}")
+    return float(value)
+
+
 def objective_label(objective: dict[str, Any]) -> str:
     """Return an objective with its parameters in a few characters: `iwae K=8`, `beta beta=4 kl=analytic`."""
     parts = [str(objective["name"])]
@@ -145,4 +162,5 @@ def objective_label(objective: dict[str, Any]) -> str:
             parts += [f"K={value}"] if value != 1 else []
         else:
             parts.append(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}")
-    return " ".join(parts)
+    label = "".join(sign if sign.isprintable() else "?" for sign in " ".join(parts))
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 3]}..."

@@ -168,6 +168,8 @@ def _is(value: object, kind: type | UnionType) -> bool:
     """Return whether a value is of a kind, and can be shown: no number is huge, no string moves the cursor."""
     if isinstance(value, str):
         return kind is str and value.isprintable()
-    if isinstance(value, int | float) and kind is not int:
-        return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 1e300
-    return isinstance(value, kind) and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int | float):
+        return isinstance(value, kind) and abs(value) < (2**63 if kind is int else 1e300)
+    return isinstance(value, kind)

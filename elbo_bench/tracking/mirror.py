@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import wandb
 
-from elbo_bench.results.record import read_examples, read_result
+from elbo_bench.results.record import RESULT, read_examples, read_result
 
 _KILLED = 137
 
@@ -25,11 +25,11 @@ _KILLED = 137
 def main(lines: IO[str]) -> None:
     """Mirror one run until its pipe ends."""
     run: Any = None
-    exit_code = _KILLED
+    folder, exit_code = Path(), _KILLED
     try:
         for message in _messages(lines):
             if "hello" in message:
-                run = _start(message["hello"])
+                run, folder = _start(message["hello"]), Path(message["hello"]["dir"])
             elif "log" in message:
                 run.log(message["log"])
             elif "finish" in message:
@@ -37,6 +37,9 @@ def main(lines: IO[str]) -> None:
                 exit_code = 0
             elif "abandon" in message:
                 exit_code = message["abandon"]
+        if exit_code == _KILLED and run is not None and (folder / RESULT).is_file():
+            _record(run, folder)  # the last word was lost, and the record is there: the run ended well
+            exit_code = 0
     except Exception as error:
         print(f"elbo-bench: W&B: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
     if run is not None:

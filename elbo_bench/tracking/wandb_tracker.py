@@ -4,9 +4,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -16,6 +19,9 @@ from pydantic import NonNegativeFloat
 from elbo_bench.tracking.none import SilentSession
 from elbo_bench.tracking.tracker import RunFacts, Session, Tracker
 from elbo_bench.typed import check_fields
+
+_WAITING = 10_000
+"""Lines that may wait for the mirror: hours of a run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +50,9 @@ class WandbTracker(Tracker):
             return SilentSession()
         sweep = os.environ.get("WANDB_SWEEP_ID")
         mode = "online" if sweep else self.mode
-        if mode == "offline":  # what was stopped is told again from its beginning: one mirror a run
-            for stale in (facts.folder / "wandb").glob("offline-run-*"):
-                shutil.rmtree(stale, ignore_errors=True)
+        # What was stopped is told again from its beginning, and W&B may turn out to be out of reach: one mirror a run.
+        for stale in (facts.folder / "wandb").glob("offline-run-*"):
+            shutil.rmtree(stale, ignore_errors=True)
         hello = {
             "mode": mode,
             "project": self.project,
@@ -59,67 +65,85 @@ class WandbTracker(Tracker):
             "config": {"cfg": dict(facts.cfg)},
             "watched_pid": os.getpid(),
         }
-        return WandbSession(hello, self.finish_seconds)
+        return WandbSession(hello, facts.folder, self.finish_seconds)
 
 
 class WandbSession(Session):
-    """A run being mirrored: lines of JSON into the standard input of `mirror.py`."""
+    """A run being mirrored: lines of JSON into the standard input of `mirror.py`.
 
-    def __init__(self, hello: Mapping[str, Any], finish_seconds: float) -> None:
+    A thread of its own writes them, since a pipe to a mirror that hangs is full at some time; what does not fit into
+    its queue by then is dropped: training does not wait, and the record has it all.
+    """
+
+    def __init__(self, hello: Mapping[str, Any], folder: Path, finish_seconds: float) -> None:
         self._finish_seconds = finish_seconds
-        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=_WAITING)
         # Ranks are told apart by these; the mirror is none of them.
-        environment = {
-            key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")
-        }
+        ranks = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
+        environment = {key: value for key, value in os.environ.items() if key not in ranks}
         root = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
-        with contextlib.suppress(OSError):
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / "wandb.log"
+        with contextlib.suppress(OSError), self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "elbo_bench.tracking.mirror"],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,  # whoever reads the run's own output must not wait for a mirror that goes on
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for the run; the mirror ends after it
             )
+            self._writer = threading.Thread(target=_write, args=(self._process.stdin, self._lines), daemon=True)
+            self._writer.start()
         self._send({"hello": dict(hello)})
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Send numbers."""
+        """Send numbers, unless the mirror is far behind."""
         self._send({"log": dict(values)})
 
     def finish(self, folder: Path) -> None:
         """Send where the record lies, and wait a little."""
-        self._send({"finish": str(folder.resolve())})
-        self._close()
+        self._close({"finish": str(folder.resolve())})
 
     def abandon(self, exit_code: int) -> None:
         """Say that there is no record."""
-        self._send({"abandon": exit_code})
-        self._close()
+        self._close({"abandon": exit_code})
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        pipe = self._pipe()
-        if pipe is None:
-            return
-        try:
-            pipe.write(json.dumps(message).encode() + b"\n")
-            pipe.flush()
-        except (OSError, ValueError):
-            self._process = None  # the mirror died: the run goes on without
+        if self._process is not None:
+            with contextlib.suppress(queue.Full):
+                self._lines.put_nowait(json.dumps(message).encode() + b"\n")
 
-    def _pipe(self) -> IO[bytes] | None:
-        return None if self._process is None else self._process.stdin
-
-    def _close(self) -> None:
+    def _close(self, last: Mapping[str, Any]) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        with contextlib.suppress(OSError):
-            assert process.stdin is not None
-            process.stdin.close()
+        deadline = time.monotonic() + self._finish_seconds
         try:
-            process.wait(self._finish_seconds)
-        except subprocess.TimeoutExpired:
+            self._lines.put(json.dumps(last).encode() + b"\n", timeout=self._finish_seconds)
+            self._lines.put(None, timeout=max(0.0, deadline - time.monotonic()))
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except (queue.Full, subprocess.TimeoutExpired):
             process.returncode = 0  # it goes on alone; Popen need not warn of it
-            print("elbo-bench: W&B is slow: its mirror goes on in the background", file=sys.stderr)  # noqa: T201
+            _say("W&B is slow: its mirror goes on in the background")
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            for line in self._log.read_text(encoding="utf-8").splitlines():
+                if line.startswith("elbo-bench: "):
+                    _say(line.removeprefix("elbo-bench: "))
+            if not self._log.stat().st_size:
+                self._log.unlink()
+
+
+def _write(pipe: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
+    """Write lines into a pipe until there is no more, or no one reads."""
+    with contextlib.suppress(OSError, ValueError):
+        while (line := lines.get()) is not None:
+            pipe.write(line)
+            pipe.flush()
+    with contextlib.suppress(OSError):
+        pipe.close()
+
+
+def _say(message: str) -> None:
+    print(f"elbo-bench: {message}", file=sys.stderr)  # noqa: T201
