@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -11,6 +12,8 @@ from elbo_bench.errors import StoppedError
 from elbo_bench.training.checkpoints import Checkpoints
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SAME_SIGNAL = 2.0
+"""Seconds in which a second signal is the first one again: a group is signalled, and its leader passes it on."""
 
 
 class StopOnSignal(pl.Callback):
@@ -24,7 +27,7 @@ class StopOnSignal(pl.Callback):
     def __init__(self, checkpoints: Checkpoints, interval: int = 20) -> None:
         self._checkpoints = checkpoints
         self._interval = interval
-        self._received: int | None = None
+        self._received: float | None = None  # when
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -34,9 +37,11 @@ class StopOnSignal(pl.Callback):
             self._previous = {number: signal.signal(number, self._note) for number in heard}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None and callable(self._previous.get(number)):
+        now = time.monotonic()
+        if self._received is None:
+            self._received = now
+        elif now - self._received > _SAME_SIGNAL and callable(self._previous.get(number)):
             self._previous[number](number, frame)  # the user means it: do not wait
-        self._received = number
 
     def on_train_batch_end(
         self,
