@@ -174,7 +174,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 bad input, 3 the run failed, 75 stopped by a signal."""
-    # Threads that spin while they wait make small products of matrices a hundred times slower on a busy machine.
+    # Threads that spin while they wait make small products of matrices tens of times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         parsed = _parse(list(sys.argv[1:] if arguments is None else arguments))

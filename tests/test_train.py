@@ -15,7 +15,10 @@ import safetensors.torch
 import torch
 from omegaconf import OmegaConf
 
+from elbo_bench.apps import train as train_app
+from elbo_bench.catalogue import Catalogue
 from elbo_bench.cli import main
+from elbo_bench.config import check, resolve
 from elbo_bench.results.record import read_examples, read_result
 
 # A run of a second: 13 batches an epoch.
@@ -116,6 +119,17 @@ def test_a_recorded_run_is_not_computed_again_unless_asked(capsys: pytest.Captur
     train("trainer.max_epochs=1", "--force")
     assert (folder / "result.json").stat().st_mtime_ns > stamp
     assert bytes_of(folder) == before
+
+
+def test_what_another_process_recorded_meanwhile_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = train("trainer.max_epochs=1")
+    cfg = check(resolve([*TINY, "trainer.max_epochs=1"]))
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it was computed again")
+
+    monkeypatch.setattr("elbo_bench.apps.train.fit", never)
+    assert train_app.train(cfg, Catalogue.of(), folder) == read_result(folder)
 
 
 def test_json_is_the_record(capsys: pytest.CaptureFixture[str]) -> None:

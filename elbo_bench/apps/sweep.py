@@ -74,7 +74,7 @@ def make_trials(cells: Sequence[list[str]], arguments: argparse.Namespace) -> li
 
 def run_trial(words: list[str], conf: list[str]) -> int:
     """Train, evaluate and record one trial, in a process of its own, and return its exit code."""
-    from elbo_bench.apps.train import train  # the sweep itself imports no torch
+    from elbo_bench.apps.train import train  # here, where the warm parent has imported it
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

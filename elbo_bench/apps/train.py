@@ -72,6 +72,9 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
     tracker = make("tracking", Tracker, cfg, catalogue)  # type: ignore[type-abstract]
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
     with _claimed(folder) if first else contextlib.nullcontext():
+        alone = "WORLD_SIZE" not in os.environ  # else other ranks are on their way already
+        if first and alone and not force and (folder / RESULT).exists():
+            return read_result(folder)  # another process recorded it while this one got ready
         if first:
             _prepare(folder, cfg, force=force)
         # What a plug-in draws from torch's own generator is then at least the same in every run.

@@ -33,13 +33,13 @@ def main(lines: IO[str]) -> None:
             elif "log" in message:
                 run.log(message["log"])
             elif "finish" in message:
-                _record(run, Path(message["finish"]))
                 exit_code = 0
+                _record(run, Path(message["finish"]))
             elif "abandon" in message:
                 exit_code = message["abandon"]
         if exit_code == _KILLED and run is not None and (folder / RESULT).is_file():
-            _record(run, folder)  # the last word was lost, and the record is there: the run ended well
-            exit_code = 0
+            exit_code = 0  # the last word was lost, and the record is there: the run ended well
+            _record(run, folder)
     except Exception as error:
         print(f"elbo-bench: W&B: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
     if run is not None:
