@@ -13,12 +13,12 @@ class ProgressLine:
 
     Args:
         title: What is being done.
-        total: How many steps it has.
+        total: How many steps it has; None until an update says so.
         enabled: Whether anything is shown; ranks other than 0 show nothing.
         seconds: Time between two plain lines.
     """
 
-    def __init__(self, title: str, total: int, *, enabled: bool = True, seconds: float = 10.0) -> None:
+    def __init__(self, title: str, total: int | None, *, enabled: bool = True, seconds: float = 10.0) -> None:
         self._title, self._total, self._enabled, self._seconds = title, total, enabled, seconds
         self._bar: Progress | None = None
         self._started = self._shown = time.monotonic()
@@ -40,13 +40,14 @@ class ProgressLine:
             self._task = self._bar.add_task(self._title, total=self._total, note="")
         return self
 
-    def update(self, done: int, note: str = "") -> None:
-        """Show that `done` steps are done."""
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """Show that `done` steps are done, of `total` if that was not known before."""
         self._done, self._note = done, note
+        self._total = self._total if total is None else total
         if not self._enabled:
             return
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, note=note)
+            self._bar.update(self._task, completed=done, total=self._total, note=note)
         elif time.monotonic() - self._shown >= self._seconds:
             self._print()
 
@@ -64,5 +65,5 @@ class ProgressLine:
 
     def _print(self) -> None:
         self._shown = time.monotonic()
-        parts = [f"{self._title}: {self._done}/{self._total}", f"{self._shown - self._started:.0f} s"]
+        parts = [f"{self._title}: {self._done}/{self._total or '?'}", f"{self._shown - self._started:.0f} s"]
         print(", ".join([*parts, self._note] if self._note else parts), file=sys.stderr, flush=True)  # noqa: T201

@@ -570,7 +570,7 @@ def test_a_yaml_that_is_not_utf_8_is_refused(refused: Refused, tmp_path: Path) -
         (
             "evaluation",
             "target: collections:Counter\n",
-            "evaluation=mine: it is no elbo_bench.evaluation.options.ImportanceOptions",
+            "evaluation=mine: it is no elbo_bench.evaluation.evaluator.Evaluator",
         ),
         ("data", "target: collections:Counter\n", "data=mine: it is no elbo_bench.data.dataset.DataSource"),
         (

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from elbo_bench.data_info import DataInfo
-from elbo_bench.evaluation.evaluate import evaluate, trusted
+from elbo_bench.evaluation import evaluate
+from elbo_bench.evaluation.metrics import trusted
 from elbo_bench.models.linear_gaussian import LinearGaussian
 
 REPLICATIONS = 4000

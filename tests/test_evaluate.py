@@ -13,8 +13,9 @@ from elbo_bench.data.linear_gaussian_data import LinearGaussianData
 from elbo_bench.distributions import DiagonalNormal
 from elbo_bench.draws import Draws, draw
 from elbo_bench.errors import RunFailedError
-from elbo_bench.evaluation.evaluate import Evaluation, evaluate, mean_over_examples, trusted
-from elbo_bench.evaluation.importance import curve_sizes
+from elbo_bench.evaluation import Evaluation, evaluate
+from elbo_bench.evaluation.metrics import mean_over_examples, trusted
+from elbo_bench.evaluation.sampler import curve_sizes
 from elbo_bench.models.linear_gaussian import LinearGaussian
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.beta import BetaELBO

@@ -2,14 +2,17 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -20,8 +23,8 @@ from elbo_bench.data.files import data_root
 from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw
 from elbo_bench.errors import UsageError, memory_problem
 from elbo_bench.evaluation.blocks import rank_and_world_size
-from elbo_bench.evaluation.evaluate import Evaluation, evaluate
-from elbo_bench.evaluation.options import ImportanceOptions
+from elbo_bench.evaluation import Evaluation, Evaluator
+from elbo_bench.evaluation.evaluator import Bound, Request
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.base import Objective
 from elbo_bench.progress import ProgressLine
@@ -31,6 +34,7 @@ from elbo_bench.tracking.tracker import RunFacts
 from elbo_bench.training.options import TrainerOptions
 
 T = TypeVar("T")
+BLOCKS = ".blocks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Components:
         dataset: The data.
         model: The model, initialised from the run's seed.
         objective: The bound that is trained with.
-        options: How it is evaluated.
+        evaluator: How it is evaluated.
+        bounds: What is evaluated beside the evaluator's own: `"bound"`, trained with, and what the evaluator names.
     """
 
     cfg: Config
@@ -51,7 +56,8 @@ class Components:
     dataset: Dataset
     model: nn.Module
     objective: Objective
-    options: ImportanceOptions
+    evaluator: Evaluator
+    bounds: dict[str, Bound]
 
     @classmethod
     def build(cls, cfg: Config, catalogue: Catalogue) -> "Components":
@@ -61,19 +67,22 @@ class Components:
             UsageError: A part refuses its values, or the parts do not fit together.
         """
         objective = make("objective", Objective, cfg, catalogue)  # type: ignore[type-abstract]
-        options = make("evaluation", ImportanceOptions, cfg, catalogue)
-        if 2 * objective.samples_required > options.num_samples:
-            raise UsageError(
-                f"evaluation.num_samples={options.num_samples} is too few for objective {cfg['objective']['name']}, "
-                f"whose value takes {objective.samples_required} samples: at least {2 * objective.samples_required}"
-            )
+        evaluator = make("evaluation", Evaluator, cfg, catalogue)  # type: ignore[type-abstract]
+        bounds: dict[str, Bound] = {"bound": objective}
+        for name in evaluator.objective_names:
+            node = config.resolve_group("evaluation.objectives", "objective", [{"name": name}], catalogue)
+            bounds[name] = make("objective", Objective, {"objective": node}, catalogue)  # type: ignore[type-abstract]
+        try:
+            evaluator.check(bounds)
+        except ValueError as error:
+            raise UsageError(f"evaluation.{error}") from None
         source = make("data", DataSource, cfg, catalogue)  # type: ignore[type-abstract]
         with _enough_memory(f"data={cfg['data']['name']}"):
             dataset = source.load(data_root())
         with torch.random.fork_rng([]):  # models are made on the CPU
             torch.manual_seed(Noise(cfg["seed"], "init").torch_seed())
             model = make("model", nn.Module, cfg, catalogue, info=dataset.info)
-        components = cls(cfg, source, dataset, model, objective, options)
+        components = cls(cfg, source, dataset, model, objective, evaluator, bounds)
         with _enough_memory(f"objective={cfg['objective']['name']}"):
             components._rehearse()
         return components
@@ -104,7 +113,7 @@ class Components:
         Raises:
             UsageError: The split has fewer examples than are asked for.
         """
-        split, wanted = self.options.split, self.options.num_examples
+        split, wanted = self.evaluator.split, self.evaluator.num_examples
         size = len(getattr(self.dataset, split))
         if wanted is not None and wanted > size:
             raise UsageError(f"evaluation.num_examples={wanted}: the {split} split has {size} examples")
@@ -114,29 +123,39 @@ class Components:
             values = (whole[ids] < values).float()
         return values, ids
 
-    def score(self) -> tuple[Evaluation, float]:
-        """Evaluate the model as it is; return what was measured and the seconds it took, on every rank."""
+    def score(self, folder: Path) -> tuple[Evaluation, float]:
+        """Evaluate the model as it is; return what was measured and the seconds it took, on every rank.
+
+        Args:
+            folder: Where finished blocks are kept until `discard_blocks`, so that a killed evaluation goes on.
+
+        Raises:
+            UsageError: The evaluator refuses the model.
+            RunFailedError: What was measured is not finite; the line names the example.
+        """
         x, ids = self.split()
-        options = self.options
+        evaluator = self.evaluator
         started = time.monotonic()
         rank, world_size = rank_and_world_size()
-        num_blocks = -(-len(x) // options.block_size)
-        with ProgressLine(
-            f"evaluating {len(x)} {options.split} examples, by blocks", num_blocks, enabled=rank == 0
-        ) as line:
-            evaluation = evaluate(
-                cast("LatentVariableModel", self.model),
-                x,
-                num_samples=options.num_samples,
-                seed=self.cfg["seed"] if options.seed is None else options.seed,
-                bounds={"bound": self.objective},
+        title = f"evaluating {len(x)} {evaluator.split} examples ({self.cfg['evaluation']['name']})"
+        with ProgressLine(title, None, enabled=rank == 0) as line:
+            request = Request(
+                seed=self.cfg["seed"] if evaluator.seed is None else evaluator.seed,
                 ids=ids,
-                block_size=options.block_size,
-                chunk_size=options.chunk_size,
-                workers=options.workers,
-                progress=lambda done, _: line.update(min(num_blocks, done * world_size)),
+                bounds=self.bounds,
+                progress=lambda done, mine: line.update(done * world_size, total=mine * world_size),
+                folder=folder / BLOCKS / config.digest({**config.identity(self.cfg), **self._code_and_weights()}),
             )
+            try:
+                evaluation = evaluator.evaluate(cast("LatentVariableModel", self.model), x, request)
+            except ValueError as error:
+                raise UsageError(f"evaluation={self.cfg['evaluation']['name']}: {error}") from None
         return evaluation, time.monotonic() - started
+
+    def _code_and_weights(self) -> dict[str, Any]:
+        """Return what, beside the configuration, the rows of a block depend on."""
+        state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        return {"weights": hashlib.sha256(safetensors.torch.save(state)).hexdigest(), "code": provenance()}
 
     def result(
         self, run_id: str, evaluation: Evaluation, checkpoint: dict[str, Any], compute: dict[str, Any]
@@ -149,7 +168,7 @@ class Components:
             "status": "done",
             "data": {
                 **self.dataset.record(),
-                "split": self.options.split,
+                "split": self.evaluator.split,
                 "num_examples": len(evaluation.examples["id"]),
             },
             "model": self.cfg["model"]["name"],
@@ -161,7 +180,11 @@ class Components:
             "seed": self.cfg["seed"],
             "cfg": self.cfg,
             "metrics": evaluation.metrics,
-            "truth": {"tier": evaluation.tier, "estimator": "importance", "num_samples": self.options.num_samples},
+            "truth": {
+                "tier": evaluation.tier,
+                "estimator": evaluation.estimator,
+                "num_samples": self.evaluator.samples,
+            },
             "diagnostics": evaluation.diagnostics,
             "checkpoint": checkpoint,
             "compute": {
@@ -171,6 +194,11 @@ class Components:
             },
             "provenance": {**provenance(), "threads": torch.get_num_threads(), "accelerator": accelerator_name()},
         }
+
+
+def discard_blocks(folder: Path) -> None:
+    """Remove the finished blocks of an evaluation, whose record stands or which is to be computed anew."""
+    shutil.rmtree(folder / BLOCKS, ignore_errors=True)
 
 
 def make(group: str, kind: type[T], cfg: Config, catalogue: Catalogue, **injected: Any) -> T:

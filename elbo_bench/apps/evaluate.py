@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from elbo_bench import config
-from elbo_bench.apps.components import Components, check_launch, make, run_facts
+from elbo_bench.apps.components import Components, check_launch, discard_blocks, make, run_facts
 from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
@@ -47,12 +47,15 @@ def run(arguments: argparse.Namespace) -> None:
     scored = _load_weights(components.model, folder, recorded, checkpoint)
     device = _launch(make("trainer", TrainerOptions, cfg, catalogue))
     components.model.to(device)
-    evaluation, seconds = components.score()
+    if arguments.force:
+        discard_blocks(target)
+    evaluation, seconds = components.score(target)
     rank, world_size = rank_and_world_size()
     if rank == 0:
         compute = {"evaluate_seconds": seconds, "world_size": world_size, "device": device.type}
         result = components.result(recorded["run_id"], evaluation, scored, compute)
         write_result(target, result, evaluation.examples)
+        discard_blocks(target)
         facts = dataclasses.replace(run_facts(cfg, target, "evaluate"), run_id=f"{recorded['run_id']}-{target.name}")
         make("tracking", Tracker, cfg, catalogue).start(facts).finish(target)  # type: ignore[type-abstract]
         show_result(result, target, as_json=arguments.json)

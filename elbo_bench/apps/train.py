@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from elbo_bench import config
-from elbo_bench.apps.components import Components, check_launch, make, run_facts
+from elbo_bench.apps.components import Components, check_launch, discard_blocks, make, run_facts
 from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
@@ -65,6 +65,11 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
         StoppedError: A signal stopped it; the same call resumes it.
     """
     components = Components.build(cfg, catalogue)
+    if not components.evaluator.ranks:
+        raise UsageError(
+            f"evaluation={cfg['evaluation']['name']}: it does not give what runs are ranked by; train with "
+            f"evaluation=importance, then `elbo-bench evaluate RUN evaluation={cfg['evaluation']['name']}`"
+        )
     options = make("trainer", TrainerOptions, cfg, catalogue)
     components.split()  # the part of the split that is asked for exists
     check_launch(options, make_trainer(options).strategy)  # Lightning accepts the devices, and so do we
@@ -145,6 +150,7 @@ def _prepare(folder: Path, cfg: Config, *, force: bool) -> None:
         for name in (RESULT, EXAMPLES, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        discard_blocks(folder)
     (folder / "config.yaml").write_text(config.to_yaml(cfg), encoding="utf-8")
 
 
@@ -155,7 +161,7 @@ def _finish(
     checkpoint = load_checkpoint(trained.checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     module.to(trained.device)
-    evaluation, seconds = components.score()
+    evaluation, seconds = components.score(folder)
     if not trained.is_global_zero:
         return None
     facts = dict(trained.facts)
@@ -176,6 +182,7 @@ def _finish(
     result = components.result(folder.name, evaluation, scored, compute)
     _draw_pictures(components, folder)
     write_result(folder, result, evaluation.examples)
+    discard_blocks(folder)
     return result
 
 

@@ -7,16 +7,104 @@ collective runs inside the loop: the rows are gathered once, at the end, by exam
 
 import concurrent.futures
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.distributed
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from elbo_bench.errors import ElboBenchError, RunFailedError
+from elbo_bench.evaluation.evaluator import Request
+from elbo_bench.evaluation.finished_blocks import FinishedBlocks, Rows
 
-Rows = dict[str, np.ndarray]
+FLAGS = ("nan", "infinite", "zero")
+"""Columns that say what log-weights an example met: NaN, +inf, -inf. They are checked, and no estimate."""
+
+
+def score_examples(
+    model: object,
+    x: Float[Tensor, "N *data"],
+    score: Callable[[Float[Tensor, "B *data"], int], Rows],
+    *,
+    block_size: int,
+    workers: int | Literal["auto"],
+    request: Request,
+) -> dict[str, np.ndarray]:
+    """Return one row an example, in order, on every rank: `id`, and what `score` gives for the blocks.
+
+    Args:
+        model: The model that `score` uses; it is put into evaluation mode meanwhile.
+        x: The examples.
+        score: Returns the rows of a block, from its examples, all `block_size` of them, and its number.
+        block_size: Examples in a block.
+        workers: Threads, each on one core.
+        request: What else was asked.
+
+    Raises:
+        ValueError: There are no examples.
+        RunFailedError: A number is not finite; the line names the example.
+    """
+    if not len(x):
+        raise ValueError("there is no example to score")
+    device, dtype = placement(model, x)
+    numbers = np.arange(len(x)) if request.ids is None else request.ids.cpu().numpy()
+    finished = FinishedBlocks(request.folder)
+
+    def compute(block: int) -> Rows:
+        first = block * block_size
+        inside = torch.arange(first, first + block_size).clamp(max=len(x) - 1)  # padding repeats the last example
+        kept = min(block_size, len(x) - first)
+        rows = finished.load(block)
+        if rows is None:
+            rows = score(x[inside.to(x.device)].to(device, dtype), block)
+            rows = {name: column[:kept] for name, column in rows.items()}
+            refuse_non_finite(rows, numbers[first : first + kept])
+            finished.save(block, rows)
+        return rows
+
+    with evaluating(model):
+        threads = default_workers(device) if workers == "auto" else workers
+        blocks = compute_blocks(compute, math.ceil(len(x) / block_size), workers=threads, progress=request.progress)
+    columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0] if name not in FLAGS}
+    return {"id": numbers.astype(np.int64), **columns}
+
+
+def refuse_non_finite(rows: Rows, numbers: np.ndarray) -> None:
+    """Fail on the first example whose numbers are not numbers: nothing is filtered, so nothing may pass.
+
+    A log-weight of -inf is a weight of zero. It leaves log p(x) finite, and what is a mean of log-weights, such as the
+    ELBO, -inf: that is the truth about it, and passes where the column `zero` says why.
+
+    Raises:
+        RunFailedError: A log-weight is NaN or +inf, all are -inf, or an estimate is not finite.
+    """
+    zero = rows.get("zero", np.zeros(len(numbers), dtype=bool))
+    broken: dict[str, np.ndarray] = {}
+    for name, column in rows.items():
+        if name in ("nan", "infinite"):
+            broken[name] = column
+        elif name not in ("zero", "pareto_k"):  # k-hat is NaN where the tail has no shape, and that is no error
+            finite = np.isfinite(column).reshape(len(column), -1).all(1)
+            broken[name] = ~finite if name.startswith("log_px") and "gap" not in name else ~(finite | zero)
+    bad = np.asarray(np.stack(list(broken.values())).any(0))
+    if not bad.any():
+        return
+    first = int(np.argmax(bad))
+    if "nan" in rows and rows["nan"][first]:
+        what = "a log-weight is NaN"
+    elif "infinite" in rows and rows["infinite"][first]:
+        what = "a log-weight is +inf"
+    elif "log_px" in rows and rows["log_px"][first] == -math.inf:
+        what = "every log-weight is -inf"
+    else:
+        name = next(name for name, column in broken.items() if column[first])
+        what = f"{name} is {rows[name][first]}"
+    raise RunFailedError(f"example {numbers[first]}: {what}")
 
 
 def compute_blocks(
@@ -103,3 +191,27 @@ def single_threaded() -> Iterator[None]:
 
 def _pin_thread() -> None:
     torch.set_num_threads(1)  # OpenMP keeps the number by thread
+
+
+def placement(model: object, x: Tensor) -> tuple[torch.device, torch.dtype]:
+    """Return where a model computes, and in which precision; those of the data if it has no parameter."""
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return (x.device, x.dtype) if parameter is None else (parameter.device, parameter.dtype)
+
+
+@contextlib.contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """Put the model in evaluation mode and products in full precision; leave both as they were found."""
+    modules = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
+    precision, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = True
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = cudnn

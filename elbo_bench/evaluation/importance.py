@@ -1,141 +1,129 @@
-"""Importance sampling of one block of examples: every number about them, from one pass over K samples."""
+"""`evaluation=importance`: a model's log p(x), every bound and every gap, on a set of examples."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from elbo_bench.draws import Draws, LatentVariableModel, NoClosedFormError, closed_form_kl, draw_from
-from elbo_bench.evaluation.pareto import pareto_k, tail_size
-from elbo_bench.evaluation.streaming import GroupedBound, GroupedWeights, NonFinite, PairedMoments, TailWeights
-from elbo_bench.noise import Noise
+from elbo_bench.draws import LatentVariableModel
+from elbo_bench.evaluation.blocks import score_examples
+from elbo_bench.evaluation.evaluator import Bound, Evaluation, Evaluator, Request
+from elbo_bench.evaluation.metrics import exact_mean, mean_over_examples, plain_metric, trusted
+from elbo_bench.evaluation.sampler import ImportanceSampler
 
-Rows = dict[str, np.ndarray]
-
-
-@runtime_checkable
-class Bound(Protocol):
-    """A function of `Draws` to be evaluated; every objective is one."""
-
-    @property
-    def samples_required(self) -> int:
-        """Samples that one value takes."""
-        ...
-
-    def __call__(self, draws: Draws) -> Tensor:
-        """Return a value in nats for each example."""
-        ...
+ACTIVE_UNIT_LIMIT = 0.01
+"""A latent is active if its posterior mean varies by more than this over x (Burda et al., 2016, section 5.2)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ImportanceSampler:
-    """Scores a block of examples by K samples of the encoder's q(z|x).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Importance(Evaluator):
+    """Estimates log p(x) by importance sampling, and how far each bound lies below it.
+
+    The estimate is a stochastic lower bound: a gap measured against it understates the true gap.
 
     Attributes:
-        model: The model.
-        num_samples: K.
-        seed: Seed of the random numbers.
-        chunk_size: Samples decoded at once.
-        bounds: Further bounds to evaluate, by name.
+        num_samples: Samples of q(z|x) for each example, K.
+        chunk_size: Samples decoded at once for a block; memory grows with it and not with `num_samples`.
     """
 
-    model: LatentVariableModel
-    num_samples: int
-    seed: int
-    chunk_size: int
-    bounds: Mapping[str, Bound]
+    num_samples: Annotated[int, Field(ge=2)] = 5000
+    chunk_size: PositiveInt = 64
 
-    @torch.inference_mode()
-    def score(self, x: Float[Tensor, "B *data"], block: int) -> Rows:
-        """Return one row an example, by name of the column; errors are Monte Carlo standard errors.
+    ranks: ClassVar[bool] = True
 
-        `x` is encoded once; the samples are decoded in chunks; all sums are in float64.
+    @property
+    def samples(self) -> int:
+        """K."""
+        return self.num_samples
+
+    def check(self, bounds: Mapping[str, Bound]) -> None:
+        """Refuse a bound that does not fit twice into K samples.
+
+        Raises:
+            ValueError: One does not: its error needs two values of it.
         """
-        size = len(x)
-        posterior = self.model.posterior(x)
-        noise = Noise(self.seed, "evaluate", block).stream()
-        analytic_rate = _analytic_rate(posterior, self.model)
+        for name, bound in bounds.items():
+            if 2 * bound.samples_required > self.num_samples:
+                raise ValueError(
+                    f"num_samples={self.num_samples} is too few: {name} takes {bound.samples_required} samples, and "
+                    f"its error needs two values of it, {2 * bound.samples_required}"
+                )
 
-        def moments() -> PairedMoments:
-            return PairedMoments(size, x.device)
-
-        log_weights, distortion, sampled_rate, elbo_analytic = moments(), moments(), moments(), moments()
-        curve = {k: GroupedWeights(k, size, x.device) for k in curve_sizes(self.num_samples)}
-        bounds = {
-            name: GroupedBound(bound, bound.samples_required, size, x.device) for name, bound in self.bounds.items()
-        }
-        tail = TailWeights(tail_size(self.num_samples) + 1, size, x.device)
-        broken = NonFinite(size, x.device)
-        for start in range(0, self.num_samples, self.chunk_size):
-            count = min(self.chunk_size, self.num_samples - start)
-            draws = draw_from(self.model, posterior, x, count, noise, reparameterised=False)
-            log_p_x_given_z, log_ratio = draws.log_p_x_given_z.double(), _log_ratio(draws)
-            log_w = log_p_x_given_z - log_ratio
-            broken.update(log_w)
-            log_weights.update(log_w, log_w)
-            distortion.update(log_w, -log_p_x_given_z)
-            sampled_rate.update(log_w, log_ratio)
-            if analytic_rate is not None:
-                elbo_analytic.update(log_w, log_p_x_given_z - analytic_rate)
-            for group in curve.values():
-                group.update(log_w)
-            for bound in bounds.values():
-                bound.update(draws)
-            tail.update(log_w)
-
-        columns: dict[str, Tensor] = {
-            "log_px": log_weights.log_mean_weight(),
-            "log_px_se": log_weights.log_mean_weight_se(),
-            "ess": log_weights.effective_sample_size(),
-        }
-        # Second-order bias of the log of a mean; the jackknife estimates the same term (Burda 2016; Nowozin 2018).
-        columns["log_px_bias"] = -0.5 * columns["log_px_se"].square()
-        estimates = {"elbo_mc": log_weights, "distortion": distortion}
-        if analytic_rate is not None:
-            estimates["elbo_analytic"] = elbo_analytic
-            columns |= {"rate": analytic_rate, "rate_se": torch.zeros_like(analytic_rate)}
-        else:
-            estimates["rate"] = sampled_rate
-        estimates |= {f"L_{k}": group.moments for k, group in curve.items()}
-        estimates |= {name: bound.moments for name, bound in bounds.items()}
-        for name, estimate in estimates.items():
-            columns |= {name: estimate.mean(), f"{name}_se": estimate.mean_se()}
-        columns |= {f"L_{self.num_samples}": columns["log_px"], f"L_{self.num_samples}_se": columns["log_px_se"]}
-        for gap, name in {"elbo_gap": "elbo_mc", **{f"{name}_gap": name for name in bounds}}.items():
-            columns |= {gap: columns["log_px"] - columns[name], f"{gap}_se": estimates[name].gap_se()}
-        columns |= {"nan": broken.nan, "infinite": broken.infinite}
-        if (mean := _posterior_mean(posterior)) is not None:
-            columns["posterior_mean"] = mean.flatten(1).double()
-        rows = {name: column.cpu().numpy() for name, column in columns.items()}
-        rows["pareto_k"] = pareto_k(tail.sorted().cpu().numpy())
-        return rows
+    def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
+        """Score the examples."""
+        self.check(request.bounds)
+        sampler = ImportanceSampler(model, self.num_samples, request.seed, self.chunk_size, request.bounds)
+        examples = score_examples(
+            model, x, sampler.score, block_size=self.block_size, workers=self.workers, request=request
+        )
+        posterior_mean = examples.pop("posterior_mean", None)
+        return Evaluation(
+            examples=examples,
+            metrics=_metrics(examples, posterior_mean),
+            tier="importance" if bool(trusted(examples).all()) else "lower-bound-only",
+            estimator="importance",
+            diagnostics=_diagnostics(examples, self.num_samples),
+            decoder_evaluations=self.num_samples * len(x),
+        )
 
 
-def curve_sizes(num_samples: int) -> list[int]:
-    """Return 1, 2, 5, 10, ... up to K/2: sizes of which the samples hold at least two groups."""
-    steps = [step * 10**power for power in range(12) for step in (1, 2, 5)]
-    return [k for k in steps if 2 * k <= num_samples]
+def evaluate(
+    model: LatentVariableModel,
+    x: Float[Tensor, "N *data"],
+    *,
+    seed: int = 0,
+    bounds: Mapping[str, Bound] | None = None,
+    ids: Int[Tensor, " N"] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **keys: Any,
+) -> Evaluation:
+    """Estimate log p(x), every bound and every gap of a model: `evaluation=importance` from Python.
+
+    Args:
+        model: Anything with `posterior`, `prior` and `likelihood`.
+        x: The examples.
+        seed: Seed of the random numbers.
+        bounds: Further bounds, by the name that their columns get; each must fit twice into K samples.
+        ids: Number of each example in its data set; 0 .. N-1 if None.
+        progress: Called with (blocks done, blocks of this rank).
+        keys: Keys of `Importance`: `num_samples`, `proposal`, ...
+
+    Returns:
+        The same on every rank, and the same bytes on any number of ranks and threads.
+
+    Raises:
+        ValueError: There are no examples, a key is wrong, or a bound needs more than K/2 samples.
+        RunFailedError: A log-weight is NaN or +inf, or an estimate is not finite; the line names the example.
+    """
+    return Importance(**keys).evaluate(model, x, Request(seed=seed, ids=ids, bounds=bounds or {}, progress=progress))
 
 
-def _log_ratio(draws: Draws) -> Float[Tensor, "K B"]:
-    """Return log q(z|x) - log p(z), in float64 before they are subtracted."""
-    return draws.log_q_z_given_x.double() - draws.log_p_z.double()
+def _metrics(examples: Mapping[str, np.ndarray], posterior_mean: np.ndarray | None) -> dict[str, dict[str, Any]]:
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, values in examples.items():
+        if f"{name}_se" in examples and np.isfinite(values).all():
+            metrics[name] = mean_over_examples(values, examples[f"{name}_se"])
+    count = len(examples["id"])
+    metrics["ess"] = plain_metric(exact_mean(examples["ess"]), count, "samples")
+    if posterior_mean is not None:
+        active = int((posterior_mean.var(0) > ACTIVE_UNIT_LIMIT).sum())
+        metrics["active_units"] = plain_metric(active, count, "dimensions")
+    return metrics
 
 
-def _analytic_rate(posterior: torch.distributions.Distribution, model: LatentVariableModel) -> Tensor | None:
-    """Return KL(q(z|x) ‖ p(z)), or None where it has no closed form; the record says which it was."""
-    try:
-        return closed_form_kl(posterior, model.prior()).double()
-    except NoClosedFormError:
-        return None
-
-
-def _posterior_mean(posterior: torch.distributions.Distribution) -> Tensor | None:
-    try:
-        return posterior.mean
-    except (NotImplementedError, AttributeError):
-        return None
+def _diagnostics(examples: Mapping[str, np.ndarray], num_samples: int) -> dict[str, Any]:
+    k_hat = examples["pareto_k"]
+    exists = k_hat[np.isfinite(k_hat)]
+    return {
+        "num_samples": num_samples,
+        "share_passing": float(trusted(examples).mean()),
+        "pareto_k_max": float(exists.max()) if len(exists) else None,
+        "pareto_k_median": float(np.median(exists)) if len(exists) else None,
+        "ess_min": float(examples["ess"].min()),
+        "ess_median": float(np.median(examples["ess"])),
+        "log_px_bias": exact_mean(examples["log_px_bias"]),
+    }

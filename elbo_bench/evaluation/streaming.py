@@ -170,13 +170,15 @@ class TailWeights:
 
 
 class NonFinite:
-    """Which examples met a log-weight that is NaN or +inf: neither is a weight, and neither is dropped."""
+    """Which examples met a log-weight that is NaN or +inf, which is no weight, or -inf, which is one of zero."""
 
     def __init__(self, num_examples: int, device: torch.device | None = None) -> None:
         self.nan: Bool[Tensor, " B"] = torch.zeros(num_examples, dtype=torch.bool, device=device)
         self.infinite: Bool[Tensor, " B"] = torch.zeros(num_examples, dtype=torch.bool, device=device)
+        self.zero: Bool[Tensor, " B"] = torch.zeros(num_examples, dtype=torch.bool, device=device)
 
     def update(self, log_w: Float[Tensor, "n B"]) -> None:
         """Take in the next n log-weights."""
         self.nan |= log_w.isnan().any(0)
         self.infinite |= (log_w == math.inf).any(0)
+        self.zero |= (log_w == -math.inf).any(0)

@@ -15,7 +15,7 @@ from elbo_bench.data.batches import TrainingBatches
 from elbo_bench.data.dataset import Dataset
 from elbo_bench.errors import UsageError
 from elbo_bench.evaluation.blocks import rank_and_world_size
-from elbo_bench.evaluation.importance import Bound
+from elbo_bench.evaluation.evaluator import Bound
 from elbo_bench.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from elbo_bench.training.finite_loss import FiniteLoss
 from elbo_bench.training.module import BoundModule

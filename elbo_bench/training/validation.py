@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from elbo_bench.errors import RunFailedError
-from elbo_bench.evaluation.evaluate import evaluate
-from elbo_bench.evaluation.importance import Bound
+from elbo_bench.evaluation import evaluate
+from elbo_bench.evaluation.evaluator import Bound
 from elbo_bench.training.checkpoints import Checkpoints
 
 

@@ -1,0 +1,61 @@
+"""Blocks that are done, on disk: an evaluation that was killed goes on from them."""
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from elbo_bench.errors import RunFailedError
+
+Rows = dict[str, np.ndarray]
+
+
+class FinishedBlocks:
+    """The rows of each finished block, a file each.
+
+    A block's rows depend on the evaluation and on the block alone, so whoever computed them, on whichever rank, in
+    this process or in one that was killed, they are the same bytes.
+
+    Args:
+        folder: Where they lie; named by the evaluation, so that another one never finds them. None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def load(self, block: int) -> Rows | None:
+        """Return the rows of a block, or None if it is not done; a damaged file is not done."""
+        if self._folder is None:
+            return None
+        try:
+            with np.load(io.BytesIO(self._place(block).read_bytes()), allow_pickle=False) as columns:
+                return {name: columns[name] for name in columns.files}
+        except FileNotFoundError:
+            return None
+        except Exception:  # zipfile, zlib and NumPy's parser each have their own
+            return None
+
+    def save(self, block: int, rows: Rows) -> None:
+        """Keep the rows of a block; a crash leaves the whole file or none.
+
+        Raises:
+            RunFailedError: The disk does not take it.
+        """
+        if self._folder is None:
+            return
+        buffer = io.BytesIO()
+        np.savez(buffer, **rows)  # type: ignore[arg-type]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor, scratch = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(buffer.getvalue())
+            Path(scratch).replace(self._place(block))
+        except OSError as error:
+            raise RunFailedError(f"{self._folder} cannot be written: {error.strerror or error}") from None
+
+    def _place(self, block: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"block-{block:06d}.npz"
