@@ -98,6 +98,10 @@ class NoiseStream:
         """Return the next standard normal numbers of `shape`."""
         return _normal(self._generator, shape, dtype, device)
 
+    def uniform(self, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
+        """Return the next float64 numbers, uniform on [0, 1), of `shape`."""
+        return torch.from_numpy(self._generator.random(tuple(shape))).to(device)
+
     def torch_seed(self) -> int:
         """Return the next 63-bit seed."""
         return int(self._generator.integers(2**63))

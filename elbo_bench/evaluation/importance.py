@@ -5,15 +5,18 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.evaluation.blocks import score_examples
-from elbo_bench.evaluation.evaluator import Bound, Evaluation, Evaluator, Request
+from elbo_bench.evaluation.encoder_pass import Drawable
+from elbo_bench.evaluation.evaluator import Bound, Evaluation, Evaluator, Request, Tier
+from elbo_bench.evaluation.exact import Exact, exact_log_p_x
 from elbo_bench.evaluation.metrics import exact_mean, mean_over_examples, plain_metric, trusted
-from elbo_bench.evaluation.sampler import ImportanceSampler
+from elbo_bench.evaluation.proposals import NAMES
+from elbo_bench.evaluation.sampler import ImportanceSampler, ceiling
 
 ACTIVE_UNIT_LIMIT = 0.01
 """A latent is active if its posterior mean varies by more than this over x (Burda et al., 2016, section 5.2)."""
@@ -23,17 +26,42 @@ ACTIVE_UNIT_LIMIT = 0.01
 class Importance(Evaluator):
     """Estimates log p(x) by importance sampling, and how far each bound lies below it.
 
-    The estimate is a stochastic lower bound: a gap measured against it understates the true gap.
+    The estimate is a stochastic lower bound: a gap measured against it understates the true gap. Where log p(x) can be
+    computed exactly it is, and the estimate stands beside it.
 
     Attributes:
         num_samples: Samples of q(z|x) for each example, K.
+        proposal: What log p(x) is estimated by: the encoder's q(z|x); q widened; a mixture of that with the prior; normal
+            distributions fitted to each example's posterior; or the best of these for each example by a pilot. The bounds
+            and the curve L_1 ... L_K are always those of q(z|x).
+        widening: How much wider than q a widened proposal is; None is 1 + 2 sqrt(2/D) for D latent dimensions.
+        prior_share: Share of the prior in a mixture.
+        pilot_share: Samples of the pilot as a share of K. It chooses, feeds the fit, and gives a second opinion; its
+            draws are in no estimate. 0 leaves it out.
+        target_se: Standard error of log p(x) at which an example has had enough samples, in nats; None draws K.
+        max_samples: Samples at which an example gets no more; None is 100 K.
+        truth: Whether log p(x) is computed exactly where there is a way, or estimated everywhere.
         chunk_size: Samples decoded at once for a block; memory grows with it and not with `num_samples`.
     """
 
     num_samples: Annotated[int, Field(ge=2)] = 5000
+    proposal: Literal["encoder", "widened", "mixture", "refined", "auto"] = "auto"
+    widening: Annotated[float, Field(gt=0)] | None = None
+    prior_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    pilot_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    target_se: Annotated[float, Field(gt=0)] | None = None
+    max_samples: PositiveInt | None = None
+    truth: Literal["auto", "importance"] = "auto"
     chunk_size: PositiveInt = 64
 
     ranks: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.proposal in ("auto", "refined") and not self.pilot_share:
+            raise ValueError(f"pilot_share=0: proposal={self.proposal} goes by a pilot; did you mean proposal=encoder?")
+        if self.max_samples is not None and self.target_se is None:
+            raise ValueError(f"max_samples={self.max_samples}: it is the ceiling of target_se, which is not set")
 
     @property
     def samples(self) -> int:
@@ -53,7 +81,48 @@ class Importance(Evaluator):
                     f"its error needs two values of it, {2 * bound.samples_required}"
                 )
 
-    def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
+    def evaluate(
+        self, model: LatentVariableModel | Drawable, x: Float[Tensor, "N *data"], request: Request
+    ) -> Evaluation:
+        """Score the examples."""
+        self.check(request.bounds)
+        sampler = ImportanceSampler(
+            model,
+            self.num_samples,
+            request.seed,
+            self.chunk_size,
+            request.bounds,
+            self.proposal,
+            self.widening,
+            self.prior_share,
+            self.pilot_share,
+            self.target_se,
+            ceiling(self.num_samples, self.max_samples, self.target_se),
+        )
+        examples = score_examples(
+            model, x, sampler.score, block_size=self.block_size, workers=self.workers, request=request
+        )
+        posterior_mean = examples.pop("posterior_mean", None)
+        passing = trusted(examples)
+        diagnostics = _diagnostics(examples, passing, self.num_samples)
+        cost = int(examples["decoded"].sum())
+        tier: Tier = "importance" if bool(passing.all()) else "lower-bound-only"
+        estimator = f"importance sampling, proposal={self.proposal}"
+        exact = exact_log_p_x(model, x, workers=self.workers, request=request) if self.truth == "auto" else None
+        if exact is not None:
+            diagnostics["exact"] = _set_exact(examples, exact, passing)
+            tier, estimator, cost = "exact", exact.method, cost + exact.decoder_evaluations
+        return Evaluation(
+            examples=examples,
+            metrics=_metrics(examples, posterior_mean),
+            tier=tier,
+            estimator=estimator,
+            diagnostics=diagnostics,
+            decoder_evaluations=cost,
+        )
+
+
+def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
         """Score the examples."""
         self.check(request.bounds)
         sampler = ImportanceSampler(model, self.num_samples, request.seed, self.chunk_size, request.bounds)
@@ -72,7 +141,7 @@ class Importance(Evaluator):
 
 
 def evaluate(
-    model: LatentVariableModel,
+    model: LatentVariableModel | Drawable,
     x: Float[Tensor, "N *data"],
     *,
     seed: int = 0,
@@ -84,7 +153,7 @@ def evaluate(
     """Estimate log p(x), every bound and every gap of a model: `evaluation=importance` from Python.
 
     Args:
-        model: Anything with `posterior`, `prior` and `likelihood`.
+        model: Anything with `posterior`, `prior` and `likelihood`; or with `draw`, which gets importance sampling alone.
         x: The examples.
         seed: Seed of the random numbers.
         bounds: Further bounds, by the name that their columns get; each must fit twice into K samples.
@@ -102,6 +171,30 @@ def evaluate(
     return Importance(**keys).evaluate(model, x, Request(seed=seed, ids=ids, bounds=bounds or {}, progress=progress))
 
 
+def _set_exact(
+    examples: dict[str, np.ndarray], exact: Exact, passing: Bool[np.ndarray, " N"]
+) -> dict[str, float | int | str]:
+    """Put exact values in the place of the estimates, which stay under `log_px_is`; return how good these were."""
+    estimate, error = examples["log_px"], examples["log_px_se"]
+    missed = exact.log_px - estimate
+    examples |= {"log_px_is": estimate, "log_px_is_se": error, "log_px": exact.log_px, "log_px_se": exact.error}
+    for gap in [name for name in examples if name.endswith("_gap")]:
+        bound = gap.removesuffix("_gap") if gap != "elbo_gap" else "elbo_mc"
+        examples[gap] = exact.log_px - examples[bound]
+        examples[f"{gap}_se"] = np.hypot(exact.error, examples[f"{bound}_se"])
+    wrong = np.abs(missed) > np.maximum(4 * error, 0.25)
+    covered = np.abs(missed) <= 1.96 * error + exact.error
+    return {
+        "method": exact.method,
+        "error_max": float(exact.error.max()),
+        "importance_error_mean": exact_mean(missed),
+        "importance_error_max": float(np.abs(missed).max()),
+        "importance_wrong": int(wrong.sum()),
+        "importance_wrong_and_flagged": int((wrong & ~passing).sum()),
+        **({"coverage_where_passing": float(covered[passing].mean())} if passing.any() else {}),
+    }
+
+
 def _metrics(examples: Mapping[str, np.ndarray], posterior_mean: np.ndarray | None) -> dict[str, dict[str, Any]]:
     metrics: dict[str, dict[str, Any]] = {}
     for name, values in examples.items():
@@ -115,15 +208,23 @@ def _metrics(examples: Mapping[str, np.ndarray], posterior_mean: np.ndarray | No
     return metrics
 
 
-def _diagnostics(examples: Mapping[str, np.ndarray], num_samples: int) -> dict[str, Any]:
+def _diagnostics(
+    examples: Mapping[str, np.ndarray], passing: Bool[np.ndarray, " N"], num_samples: int
+) -> dict[str, Any]:
     k_hat = examples["pareto_k"]
     exists = k_hat[np.isfinite(k_hat)]
+    minus_infinity = {name: int(np.isneginf(column).sum()) for name, column in examples.items()}
     return {
         "num_samples": num_samples,
-        "share_passing": float(trusted(examples).mean()),
+        "share_passing": float(passing.mean()),
+        "proposals": {name: float((examples["proposal"] == index).mean()) for index, name in enumerate(NAMES)},
+        # Examples by estimate that is -inf there, and so has no mean: a log-weight was.
+        "minus_infinity": {name: count for name, count in minus_infinity.items() if count},
         "pareto_k_max": float(exists.max()) if len(exists) else None,
         "pareto_k_median": float(np.median(exists)) if len(exists) else None,
         "ess_min": float(examples["ess"].min()),
         "ess_median": float(np.median(examples["ess"])),
+        "largest_weight_max": float(examples["largest_weight"].max()),
         "log_px_bias": exact_mean(examples["log_px_bias"]),
+        "samples_mean": exact_mean(examples["decoded"]),
     }

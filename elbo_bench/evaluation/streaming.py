@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.distributions import Distribution
 
 from elbo_bench.draws import Draws, concatenate
+from elbo_bench.evaluation.pareto import pareto_k, tail_size
 
 
 class PairedMoments:
@@ -118,55 +120,161 @@ class GroupedWeights:
 
 
 class GroupedBound:
-    """The value of any bound of `Draws`, from disjoint groups of the samples that it needs."""
+    """The value of any bound of `Draws`, from disjoint groups of the samples that it needs.
+
+    Many small groups are put side by side, as if each were a batch of its own, so that a bound of one sample is not
+    called once for every sample.
+
+    Args:
+        bound: The bound.
+        samples_required: Samples in a group.
+        num_examples: B.
+        posterior_of: Returns q(z|x) of the batch, repeated so many times; None if the model has no such thing.
+        device: Where sums are kept.
+    """
 
     def __init__(
         self,
         bound: Callable[[Draws], Tensor],
         samples_required: int,
         num_examples: int,
+        posterior_of: Callable[[int], Distribution] | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.bound = bound
         self.samples_required = samples_required
         self.moments = PairedMoments(num_examples, device)
+        self._posterior_of = posterior_of
         self._waiting: list[Draws] = []
         self._filled = 0
 
     def update(self, draws: Draws) -> None:
         """Take in the next samples."""
-        start, end = 0, draws.z.shape[0]
-        weights: list[Tensor] = []
-        values: list[Tensor] = []
+        size, end = self.samples_required, draws.z.shape[0]
+        start = min(end, (size - self._filled) % size)  # what a group that was begun still lacks
+        self._add(draws, 0, start)
+        groups = (end - start) // size if self._posterior_of is not None else 0
+        if groups > 1:
+            self._side_by_side(draws.samples(start, start + groups * size), groups)
+            start += groups * size
         while start < end:
-            stop = min(end, start + self.samples_required - self._filled)
-            self._waiting.append(draws.samples(start, stop))
-            self._filled += stop - start
+            stop = min(end, start + size)
+            self._add(draws, start, stop)
             start = stop
-            if self._filled == self.samples_required:
-                group = concatenate(self._waiting)
-                log_w = group.log_w.double()
-                weights.append(torch.logsumexp(log_w, 0) - math.log(len(log_w)))
-                values.append(self.bound(group).double())
-                self._waiting, self._filled = [], 0
-        if values:
-            self.moments.update(torch.stack(weights), torch.stack(values))
+
+    def _add(self, draws: Draws, start: int, stop: int) -> None:
+        """Take in samples of one group, and its value once it is complete."""
+        if start == stop:
+            return
+        self._waiting.append(draws.samples(start, stop))
+        self._filled += stop - start
+        if self._filled == self.samples_required:
+            group = concatenate(self._waiting)
+            self._take(group.log_w.double()[:, None], self.bound(group).double()[None])
+            self._waiting, self._filled = [], 0
+
+    def _side_by_side(self, draws: Draws, groups: int) -> None:
+        """Take in whole groups, `[G * size, B]` as `[size, G * B]`."""
+
+        def regroup(column: Tensor) -> Tensor:
+            return column.unflatten(0, (groups, self.samples_required)).transpose(0, 1).flatten(1, 2)
+
+        assert self._posterior_of is not None
+        batch = Draws(
+            z=regroup(draws.z),
+            log_p_x_given_z=regroup(draws.log_p_x_given_z),
+            log_p_z=regroup(draws.log_p_z),
+            log_q_z_given_x=regroup(draws.log_q_z_given_x),
+            posterior=self._posterior_of(groups),
+            prior=draws.prior,
+        )
+        values = self.bound(batch).double().unflatten(0, (groups, -1))
+        self._take(batch.log_w.double().unflatten(1, (groups, -1)), values)
+
+    def _take(self, log_w: Float[Tensor, "S G B"], values: Float[Tensor, "G B"]) -> None:
+        self.moments.update(torch.logsumexp(log_w, 0) - math.log(len(log_w)), values)
 
 
 class TailWeights:
     """The largest log-weights of a stream, for the shape of its tail."""
 
     def __init__(self, size: int, num_examples: int, device: torch.device | None = None) -> None:
-        self._largest = torch.full((size, num_examples), -math.inf, dtype=torch.float64, device=device)
+        self._size = size
+        self._kept = [torch.full((size, num_examples), -math.inf, dtype=torch.float64, device=device)]
+        self._waiting = 0
 
     def update(self, log_w: Float[Tensor, "n B"]) -> None:
         """Take in the next n log-weights."""
-        candidates = torch.cat([self._largest, log_w])
-        self._largest = candidates.topk(len(self._largest), dim=0, sorted=False).values
+        self._kept.append(log_w)
+        self._waiting += len(log_w)
+        if self._waiting >= max(self._size, 1024):
+            self._select()
 
     def sorted(self) -> Float[Tensor, "M B"]:
         """Return the largest log-weights in ascending order."""
-        return self._largest.sort(dim=0).values
+        self._select()
+        return self._kept[0].sort(dim=0).values
+
+    def _select(self) -> None:
+        self._kept = [torch.cat(self._kept).topk(self._size, dim=0, sorted=False).values]
+        self._waiting = 0
+
+
+class WeightSummary:
+    """What the log-weights of B examples say of log p(x), each example with as many samples as it was given."""
+
+    def __init__(self, num_examples: int, most_samples: int, device: torch.device | None = None) -> None:
+        def zeros() -> Tensor:
+            return torch.zeros(num_examples, dtype=torch.float64, device=device)
+
+        self.count = zeros()
+        self._reference, self._w, self._ww = zeros() - math.inf, zeros(), zeros()
+        self._tail = TailWeights(tail_size(most_samples) + 1, num_examples, device)
+
+    def update(self, log_w: Float[Tensor, "n R"], rows: Int[Tensor, " R"] | None = None) -> None:
+        """Take in the next n log-weights of all the examples, or of some rows."""
+        if rows is not None:
+            whole = log_w.new_full((len(log_w), len(self.count)), -math.inf)
+            whole[:, rows] = log_w
+            self.count[rows] += len(log_w)
+            log_w = whole
+        else:
+            self.count += len(log_w)
+        reference = torch.maximum(self._reference, log_w.amax(0))
+        finite = torch.where(reference == -math.inf, 0.0, reference)
+        shrink = torch.exp(self._reference - finite)
+        weight = torch.exp(log_w - finite)
+        self._reference = reference
+        self._w = self._w * shrink + weight.sum(0)
+        self._ww = self._ww * shrink.square() + weight.square().sum(0)
+        self._tail.update(log_w)
+
+    def log_mean_weight(self) -> Float[Tensor, " B"]:
+        """Return the estimate of log p(x)."""
+        return self._reference + torch.log(self._w / self.count)
+
+    def log_mean_weight_se(self) -> Float[Tensor, " B"]:
+        """Return its Monte Carlo standard error, by the delta method."""
+        variance = self.count * self._ww / self._w.square() - 1
+        return (variance.clamp(min=0) / (self.count - 1)).sqrt()
+
+    def effective_sample_size(self) -> Float[Tensor, " B"]:
+        """Return (sum w)^2 / sum w^2 (Kong, 1992)."""
+        return self._w.square() / self._ww
+
+    def largest_share(self) -> Float[Tensor, " B"]:
+        """Return the largest weight over the sum of all."""
+        return 1 / self._w  # weights are kept relative to the largest
+
+    def pareto_k(self) -> Float[Tensor, " B"]:
+        """Return k-hat of each example's weights: see `pareto.pareto_k`."""
+        largest, shape = self._tail.sorted(), torch.full_like(self.count, math.nan)
+        for count in self.count.unique().tolist():
+            rows = self.count == count
+            if count > 0:
+                part = largest[-(tail_size(int(count)) + 1) :, rows]
+                shape[rows] = torch.from_numpy(pareto_k(part.cpu().numpy())).to(shape)
+        return shape
 
 
 class NonFinite:
@@ -182,3 +290,13 @@ class NonFinite:
         self.nan |= log_w.isnan().any(0)
         self.infinite |= (log_w == math.inf).any(0)
         self.zero |= (log_w == -math.inf).any(0)
+
+    def update_rows(self, log_w: Float[Tensor, "n R"], rows: Int[Tensor, " R"]) -> None:
+        """Take in the next n log-weights of some of the examples."""
+        self.nan[rows] |= log_w.isnan().any(0)
+        self.infinite[rows] |= (log_w == math.inf).any(0)
+
+    def merge(self, other: "NonFinite") -> None:
+        """Take over what another one has met, but its zeros: those are of other proposals than q."""
+        self.nan |= other.nan
+        self.infinite |= other.infinite

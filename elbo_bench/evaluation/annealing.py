@@ -1,0 +1,243 @@
+r"""Annealing between a distribution r(z) that can be sampled and the posterior, from either end.
+
+.. math:: \log f_b(z) = (1 - b) \log r(z) + b \log p(x,z), \quad 0 = b_0 < b_1 < \dots < b_T = 1
+
+r is normalised and f_1 integrates to p(x), so the ratio of the two ends is what is wanted (Neal, 2001, "Annealed
+importance sampling").
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+
+from elbo_bench.draws import LatentVariableModel, sample
+from elbo_bench.evaluation.hmc import Point, point_at, transition
+from elbo_bench.noise import NormalSource
+
+Schedule = Literal["linear", "sigmoid"]
+Start = Literal["prior", "encoder"]
+
+SIGMOID_RANGE = 4.0
+"""The sigmoid schedule runs over [-4, 4]: `rad` of Wu et al. (2017)."""
+TARGET_ACCEPTANCE = 0.65
+"""Where HMC is most efficient in many dimensions (Neal, 2011, section 5.4.4)."""
+PILOT_CHAINS = 4
+PILOT_TRANSITIONS = 60
+PILOT_WARM_UP = 15
+PILOT_GAIN = 0.7
+"""How far the log of a step size moves for each unit that the acceptance is off."""
+PILOT_SMOOTHING = 5
+"""A step size is the geometric mean of those of so many transitions before and after it."""
+SCALE_SAMPLES = 256
+"""Samples that give the scale of a distribution which does not state it."""
+
+
+def inverse_temperatures(schedule: Schedule, num_temperatures: int) -> list[float]:
+    """Return b_0 = 0, ..., b_T = 1; the sigmoid schedule is finer at both ends (Wu et al., 2017, section 4.1)."""
+    b = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64)
+    if schedule == "sigmoid":
+        curve = torch.sigmoid(SIGMOID_RANGE * (2 * b - 1))
+        b = (curve - curve[0]) / (curve[-1] - curve[0])
+    return [0.0, *b[1:-1].tolist(), 1.0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """The densities f_b for a block of B examples.
+
+    Attributes:
+        model: The model.
+        x: The examples.
+        posterior: q(z|x), for its samples and its scale.
+        start: What r is: p(z), or q(z|x).
+        start_scale: Standard deviation of r, by example and dimension.
+        end_scale: That of q, the best guess at the posterior's.
+    """
+
+    model: LatentVariableModel
+    x: Float[Tensor, "B *data"]
+    posterior: Distribution
+    start: Start
+    start_scale: Float[Tensor, "B *event"]
+    end_scale: Float[Tensor, "B *event"]
+
+    @classmethod
+    def of(cls, model: LatentVariableModel, x: Float[Tensor, "B *data"], start: Start, noise: NormalSource) -> "Path":
+        """Return the path of a model; `noise` serves where a distribution does not state its scale.
+
+        Raises:
+            ValueError: The latents are discrete: they have no gradient.
+        """
+        posterior, prior = model.posterior(x), model.prior()
+        if _discrete(prior) or _discrete(posterior):
+            raise ValueError("annealing moves latents along gradients, and these are discrete; use importance sampling")
+        end = _scale(posterior, noise, x)
+        begin = end if start == "encoder" else _scale(prior, noise, x).expand_as(end)
+        return cls(model, x, posterior, start, begin, end)
+
+    def sample(self, num_chains: int, noise: NormalSource) -> Float[Tensor, "C B *event"]:
+        """Return exact samples of r."""
+        if self.start == "encoder":
+            return sample(self.posterior, num_chains, noise, like=self.x, reparameterised=False)
+        count = len(self.x)
+        z = sample(self.model.prior(), num_chains * count, noise, like=self.x, reparameterised=False)
+        return z.reshape(num_chains, count, *z.shape[1:])
+
+    def log_parts(self, z: Float[Tensor, "C B *event"]) -> tuple[Float[Tensor, "C B"], Float[Tensor, "C B"]]:
+        """Return what f_b is made of: log p(z) and log p(x|z), or log q(z|x) and log p(x,z)."""
+        log_p_z, log_p_x_given_z = self.model.prior().log_prob(z), self.model.likelihood(z).log_prob(self.x)
+        if self.start == "prior":
+            return log_p_z, log_p_x_given_z
+        return self.posterior.log_prob(z), log_p_z + log_p_x_given_z
+
+    def coefficients(self, b: float) -> tuple[float, float]:
+        """Return the weights of the parts in log f_b."""
+        return (1.0, b) if self.start == "prior" else (1.0 - b, b)
+
+    def scale(self, b: float) -> Float[Tensor, "B *event"]:
+        """Return the scale of f_b, were r and the posterior normal: the precisions of the two are mixed."""
+        if self.start == "encoder":
+            return self.end_scale
+        precision: Tensor = (1 - b) * self.start_scale**-2 + b * self.end_scale**-2
+        return precision.rsqrt()
+
+
+@dataclasses.dataclass(frozen=True)
+class Annealed:
+    """What the chains brought back.
+
+    Attributes:
+        log_w: log-weights, in nats, in float64. Forward, exp(log_w) has the expectation p(x); in reverse, from exact
+            samples of the posterior, exp(-log_w) has the expectation 1 / p(x).
+        acceptance: Mean probability with which a chain's proposals were accepted; 1 if there were none.
+    """
+
+    log_w: Float[Tensor, "C B"]
+    acceptance: Float[Tensor, "C B"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Annealing:
+    """Annealed importance sampling by HMC, in both directions.
+
+    Attributes:
+        num_chains: Chains for each example, C.
+        num_temperatures: Steps from b = 0 to b = 1, T. One is plain importance sampling from r.
+        num_leapfrog: Leapfrog steps of a trajectory, one trajectory at each inner temperature.
+        schedule: How the temperatures are spaced.
+    """
+
+    num_chains: int
+    num_temperatures: int
+    num_leapfrog: int
+    schedule: Schedule
+
+    def tune(self, path: Path, noise: NormalSource) -> Float[Tensor, "inner B"]:
+        """Return a step size for each inner temperature b_1 .. b_{T-1} and example, from a pilot run.
+
+        The pilot adapts its steps on a coarser path towards an acceptance of 0.65 and is thrown away. A chain that
+        adapted while it counts would no longer leave f_b invariant, and its weight would be biased.
+        """
+        b = inverse_temperatures(self.schedule, self.num_temperatures)
+        inner = self.num_temperatures - 1
+        log_step = torch.full((len(path.x),), math.log(0.3), dtype=torch.float64, device=path.x.device)
+        if not inner:
+            return log_step.new_zeros(0, len(log_step))
+        visited = (torch.linspace(1, inner, PILOT_TRANSITIONS).round().int()).tolist()
+        point = point_at(path.log_parts, path.sample(PILOT_CHAINS, noise))
+        tried = []
+        for t in [visited[0]] * PILOT_WARM_UP + visited:
+            point, acceptance = self._move(path, point, b[t], log_step.exp(), noise)
+            log_step = log_step + PILOT_GAIN * (acceptance.mean(0) - TARGET_ACCEPTANCE)
+            tried.append(log_step)
+        kept = tried[PILOT_WARM_UP:]
+        padded = torch.stack([kept[0]] * PILOT_SMOOTHING + kept + [kept[-1]] * PILOT_SMOOTHING)
+        smooth = padded.unfold(0, 2 * PILOT_SMOOTHING + 1, 1).mean(-1)
+        place = torch.linspace(0, len(smooth) - 1, inner, dtype=torch.float64, device=smooth.device)[:, None]
+        below = place.long().clamp(max=len(smooth) - 2)
+        return torch.lerp(smooth[below[:, 0]], smooth[below[:, 0] + 1], place - below).exp()
+
+    def forward(self, path: Path, steps: Float[Tensor, "inner B"], noise: NormalSource) -> Annealed:
+        r"""Anneal from samples of r up to the posterior.
+
+        .. math:: \log w = \sum_{t=1}^T \log f_{b_t}(z_{t-1}) - \log f_{b_{t-1}}(z_{t-1})
+
+        with z_0 ~ r and z_t from z_{t-1} by a transition that leaves f_{b_t} invariant (Neal, 2001, eq. 11).
+        """
+        point = point_at(path.log_parts, path.sample(self.num_chains, noise))
+        return self._anneal(path, point, list(range(1, self.num_temperatures + 1)), steps, noise)
+
+    def reverse(
+        self, path: Path, steps: Float[Tensor, "inner B"], z: Float[Tensor, "C B *event"], noise: NormalSource
+    ) -> Annealed:
+        """Anneal from exact samples of the posterior down to r: `forward` read backwards, with the same weight.
+
+        The chains of an example may start at the same sample: they are then dependent, and each has its expectation.
+        Source: Grosse, Ghahramani & Adams, 2015, "Sandwiching the marginal likelihood", section 3.
+        """
+        point = point_at(path.log_parts, z)
+        return self._anneal(path, point, list(range(self.num_temperatures, 0, -1)), steps, noise)
+
+    @property
+    def run_evaluations(self) -> int:
+        """Latents decoded for one example in one direction; a gradient counts twice."""
+        return 2 * self.num_chains * (1 + (self.num_temperatures - 1) * self.num_leapfrog)
+
+    @property
+    def pilot_evaluations(self) -> int:
+        """Latents decoded for one example by the pilot; a gradient counts twice."""
+        transitions = PILOT_WARM_UP + PILOT_TRANSITIONS
+        return 2 * PILOT_CHAINS * (1 + transitions * self.num_leapfrog) if self.num_temperatures > 1 else 0
+
+    def _anneal(self, path: Path, point: Point, order: list[int], steps: Tensor, noise: NormalSource) -> Annealed:
+        """Sum the log-weight over the intervals (b_{t-1}, b_t) in `order`, moving at the temperature between two."""
+        b = inverse_temperatures(self.schedule, self.num_temperatures)
+        log_w = torch.zeros_like(point.parts[0])
+        accepted = torch.zeros_like(log_w)
+        for done, t in enumerate(order, start=1):
+            upper, lower = path.coefficients(b[t]), path.coefficients(b[t - 1])
+            log_w = log_w + point.log_density([high - low for high, low in zip(upper, lower, strict=True)])
+            if done < len(order):
+                between = max(t, order[done]) - 1
+                point, acceptance = self._move(path, point, b[between], steps[between - 1], noise)
+                accepted = accepted + acceptance
+        moves = len(order) - 1
+        return Annealed(log_w, accepted / moves if moves else torch.ones_like(accepted))
+
+    def _move(
+        self, path: Path, point: Point, b: float, step: Float[Tensor, " B"], noise: NormalSource
+    ) -> tuple[Point, Float[Tensor, "C B"]]:
+        """Take one HMC transition at temperature b."""
+        z, scale = point.z, path.scale(b)
+        momentum = noise.normal(z.shape, dtype=z.dtype, device=z.device)
+        log_uniform = torch.special.log_ndtr(noise.normal(z.shape[:2], dtype=torch.float64, device=z.device))
+        wide = step.to(z.dtype).reshape(-1, *(1,) * (scale.dim() - 1))
+        return transition(
+            path.log_parts,
+            point,
+            momentum,
+            log_uniform,
+            coefficients=path.coefficients(b),
+            step=wide * scale,
+            num_leapfrog=self.num_leapfrog,
+        )
+
+
+def _scale(distribution: Distribution, noise: NormalSource, like: Tensor) -> Tensor:
+    """Return the standard deviation, from samples if the distribution does not state it."""
+    try:
+        return distribution.stddev.detach()
+    except (NotImplementedError, AttributeError):
+        return sample(distribution, SCALE_SAMPLES, noise, like=like, reparameterised=False).std(0)
+
+
+def _discrete(distribution: Distribution) -> bool:
+    try:
+        return bool(distribution.support.is_discrete)  # type: ignore[union-attr]
+    except (NotImplementedError, AttributeError):
+        return False

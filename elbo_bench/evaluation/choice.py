@@ -1,0 +1,239 @@
+"""Which proposal an example is scored by: chosen by a pilot whose draws are then thrown away."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.distributions import Distribution
+
+from elbo_bench.draws import LatentVariableModel
+from elbo_bench.evaluation.proposals import NAMES, Name, Proposal, default_widening, of, widen
+from elbo_bench.evaluation.refine import NUM_STARTS, Effort, Refined, affordable, refine
+from elbo_bench.evaluation.streaming import NonFinite, WeightSummary
+from elbo_bench.noise import NoiseStream
+
+_TEMPER = 0.25  # power of the weights by which starts are drawn: some apart from the best
+_LEAST_SHARE_DRAWN = 0.25  # of the budget; the pilot and the fitting may not take more than the rest
+
+
+@dataclasses.dataclass
+class Choice:
+    """What a pilot found out about a block of B examples.
+
+    Attributes:
+        model: The model.
+        x: The examples.
+        names: Index into `NAMES` of the proposal of each example.
+        num_samples: Samples that its proposal is to draw.
+        cost: Decoder evaluations spent on each example so far.
+        weights: Log-weights drawn from the proposals, other than the encoder's own.
+        broken: What was met that is no number.
+        pilot: The log-weights of the pilot, for a second opinion.
+    """
+
+    model: LatentVariableModel
+    x: Float[Tensor, "B *data"]
+    names: Int[Tensor, " B"]
+    num_samples: int
+    cost: Float[Tensor, " B"]
+    weights: WeightSummary
+    broken: NonFinite
+    pilot: WeightSummary
+    refined: Refined | None
+    widening: float
+    prior_share: float
+
+    def groups(self) -> Iterator[tuple[Name, Int[Tensor, " R"]]]:
+        """Yield each proposal that some examples are scored by, with their rows."""
+        for index, name in enumerate(NAMES):
+            rows = (self.names == index).nonzero()[:, 0]
+            if len(rows):
+                yield name, rows
+
+    def proposal(self, name: Name, rows: Int[Tensor, " R"]) -> Proposal:
+        """Return a proposal of some of the examples."""
+        return _proposal(name, self.model, self.x[rows], self.widening, self.prior_share, self.refined, rows)
+
+    def log_joint(self, x: Float[Tensor, "R *data"], z: Float[Tensor, "K R *event"]) -> Float[Tensor, "K R"]:
+        """Return log p(x, z) in nats, in float64."""
+        return log_joint(self.model, x, z)
+
+    def second_opinion(self, log_px: Float[Tensor, " B"], error: Float[Tensor, " B"]) -> dict[str, Tensor]:
+        """Return by how many standard errors the pilot's estimate of log p(x) lies above another one.
+
+        The pilot also looks where the encoder does not: from the prior, and around q. What it finds and the estimate
+        did not is mass that was missed.
+        """
+        opinion, own = self.pilot.log_mean_weight(), self.pilot.log_mean_weight_se()
+        distance = (opinion - log_px) / (own.square() + error.square()).sqrt().clamp(min=1e-9)
+        # A hundredth of a nat is not worth a warning, however small the errors are.
+        return {"missed": torch.where(opinion - log_px > 0.01, distance, 0.0)}
+
+
+def choose(
+    model: LatentVariableModel,
+    x: Float[Tensor, "B *data"],
+    posterior: Distribution,
+    *,
+    wanted: Name | Literal["auto"],
+    budget: int,
+    num_pilot: int,
+    widening: float | None,
+    prior_share: float,
+    most_samples: int,
+    chunk_size: int,
+    stream: NoiseStream,
+) -> Choice:
+    r"""Return the proposal of each example: the one that is wanted, or for `auto` the best by the pilot.
+
+    The pilot draws from q, from q widened and from the prior; then, for `auto`, from the fitted proposal too. Each
+    candidate's second moment is estimated over *all* draws by the balance heuristic (Veach & Guibas, 1995),
+
+    .. math:: E_{q_j}[w_j^2] \approx \frac1n \sum_i \frac{p(x, z_i)^2}{q_j(z_i) q_{pool}(z_i)}
+
+    so that a proposal too narrow to see what it misses is judged by the draws of those that see it.
+
+    Raises:
+        ValueError: The proposal does not exist for this model, or the budget is too small for it.
+    """
+    size, device = len(x), x.device
+    factor = default_widening(int(posterior.event_shape.numel())) if widening is None else widening
+    rows = torch.arange(size, device=device)
+    pool = _pilot_pool(model, posterior, factor, size, device)
+    cost = torch.full((size,), float(num_pilot), dtype=torch.float64, device=device)
+    z = pool.draw(max(num_pilot, 1), stream, x)
+    joint = _log_joint_in_chunks(model, x, z, chunk_size)
+    log_pool = pool.log_prob(z)
+    refined: Refined | None = None
+    if wanted in ("refined", "auto"):
+        effort = _affordable(posterior, budget, num_pilot)
+        if effort is None and wanted == "refined":
+            raise ValueError(
+                f"proposal=refined: {budget} samples do not pay for fitting a latent of shape "
+                f"{tuple(posterior.event_shape)}; it must be a vector, and num_samples larger"
+            )
+        if effort is not None:
+            refined = _fit(model, x, posterior, z, joint - log_pool, effort, stream)
+            cost = cost + refined.cost
+    names = torch.full((size,), 0 if wanted == "auto" else NAMES.index(wanted), device=device)
+    if wanted == "auto":
+        candidates: dict[Name, Proposal] = {}
+        for name in NAMES:
+            try:
+                candidates[name] = _proposal(name, model, x, factor, prior_share, refined, rows)
+            except ValueError:
+                continue
+        if refined is not None:
+            count = max(2, num_pilot // 2)
+            more = candidates["refined"].draw(count, stream, x)
+            both = torch.tensor([len(z), count], dtype=torch.float64, device=device).log() - math.log(len(z) + count)
+            z, joint = torch.cat([z, more]), torch.cat([joint, _log_joint_in_chunks(model, x, more, chunk_size)])
+            log_pool = torch.logaddexp(pool.log_prob(z) + both[0], candidates["refined"].log_prob(z) + both[1])
+            cost = cost + count
+        moments = torch.stack(
+            [torch.logsumexp(2 * joint - log_pool - each.log_prob(z), 0) for each in candidates.values()]
+        )
+        best = torch.nan_to_num(moments, nan=math.inf).argmin(0)
+        names = torch.tensor([NAMES.index(name) for name in candidates], device=device)[best]
+    pilot, broken = WeightSummary(size, len(z), device), NonFinite(size, device)
+    pilot.update(joint - log_pool)
+    broken.update(joint - log_pool)
+    spent = math.ceil(float(cost.max()))
+    return Choice(
+        model=model,
+        x=x,
+        names=names,
+        num_samples=max(math.ceil(_LEAST_SHARE_DRAWN * budget), budget - spent),
+        cost=cost,
+        weights=WeightSummary(size, most_samples, device),
+        broken=broken,
+        pilot=pilot,
+        refined=refined,
+        widening=factor,
+        prior_share=prior_share,
+    )
+
+
+def log_joint(
+    model: LatentVariableModel, x: Float[Tensor, "B *data"], z: Float[Tensor, "K B *event"]
+) -> Float[Tensor, "K B"]:
+    """Return log p(x, z) in nats, in float64."""
+    return model.likelihood(z).log_prob(x).double() + model.prior().log_prob(z).double()
+
+
+def _log_joint_in_chunks(model: LatentVariableModel, x: Tensor, z: Tensor, chunk_size: int) -> Float[Tensor, "K B"]:
+    return torch.cat([log_joint(model, x, part) for part in z.split(chunk_size)])
+
+
+def _pilot_pool(
+    model: LatentVariableModel, posterior: Distribution, factor: float, size: int, device: torch.device
+) -> Proposal:
+    wide = widen(posterior, factor)
+    if wide is None:
+        return of((posterior, 0.5), (model.prior(), 0.5), num_examples=size, device=device)
+    return of((posterior, 0.2), (wide, 0.4), (model.prior(), 0.4), num_examples=size, device=device)
+
+
+def _proposal(
+    name: Name,
+    model: LatentVariableModel,
+    x: Tensor,
+    widening: float,
+    prior_share: float,
+    refined: Refined | None,
+    rows: Tensor,
+) -> Proposal:
+    posterior, size, device = model.posterior(x), len(x), x.device
+    if name == "encoder":
+        return of((posterior, 1.0), num_examples=size, device=device)
+    if name == "refined":
+        if refined is None:
+            raise ValueError("proposal=refined: nothing was fitted")
+        num_dims = refined.loc.shape[-1]
+        # The tail that a normal distribution lacks; the more dimensions, the dearer.
+        parts = refined.parts(rows, 1 + 0.7 / math.sqrt(num_dims), x.dtype)
+        # Draws of the prior bound the weights, and in few dimensions find the mass that no start led to.
+        share = 1 / (2 + num_dims / 2)
+        shares = refined.log_shares[:, rows] + math.log(1 - share)
+        last = torch.full((1, size), math.log(share), dtype=shares.dtype, device=device)
+        return Proposal((*parts, model.prior()), torch.cat([shares, last]))
+    wide = widen(posterior, widening)
+    if name == "widened":
+        if wide is None:
+            raise ValueError("proposal=widened: q(z|x) is no distribution of real vectors with a mean and a scale")
+        return of((wide, 1.0), num_examples=size, device=device)
+    around = posterior if wide is None else wide
+    return of((around, 1 - prior_share), (model.prior(), prior_share), num_examples=size, device=device)
+
+
+def _affordable(posterior: Distribution, budget: int, num_pilot: int) -> Effort | None:
+    """Return the effort of fitting that the budget pays, or None if it pays none or the latent has no gradient."""
+    if widen(posterior, 1.0) is None or num_pilot < NUM_STARTS:
+        return None
+    return affordable(int(posterior.event_shape[0]), budget // 2 - num_pilot)
+
+
+def _fit(
+    model: LatentVariableModel,
+    x: Tensor,
+    posterior: Distribution,
+    z: Float[Tensor, "P B D"],
+    log_w: Float[Tensor, "P B"],
+    effort: Effort,
+    stream: NoiseStream,
+) -> Refined:
+    """Fit from the encoder's mean, from the pilot's best draw, and from others drawn by their tempered weights."""
+    around = widen(posterior, 1.0)
+    assert around is not None
+    # Gumbel's trick: the largest of log-weights plus Gumbel noise are draws without replacement.
+    gumbel = -torch.log(-torch.log(stream.uniform(log_w.shape, device=z.device).clamp(min=1e-12)))
+    tempered = torch.nan_to_num(_TEMPER * log_w, nan=-math.inf) + gumbel
+    tempered[log_w.argmax(0), torch.arange(len(x), device=z.device)] = math.inf
+    best = tempered.topk(NUM_STARTS - 1, dim=0).indices
+    starts = torch.cat([around.mean[None], z.gather(0, best[..., None].expand(-1, -1, z.shape[-1]))])
+    scale = around.stddev.clamp(min=0.02)  # a q that has collapsed would not let the ascent move
+    return refine(model, x, starts, scale, effort=effort, stream=stream)

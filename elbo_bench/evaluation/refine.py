@@ -1,0 +1,211 @@
+"""A proposal fitted to each example's posterior: normal distributions around its modes, with their own covariances."""
+
+import dataclasses
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from elbo_bench.distributions import FullNormal
+from elbo_bench.draws import LatentVariableModel
+from elbo_bench.noise import NoiseStream
+
+NUM_STARTS = 4
+HESSIAN_COST = 4
+"""Decoder evaluations that a product with a Hessian counts for: a pass forward, one back, and both differentiated."""
+_LARGEST_STEP = 0.3  # of the ascent, in standard deviations of q
+_SAME_MODE = 0.1  # distance, in standard deviations of the narrower, below which two modes are one
+_FAR_BELOW = 10.0  # nats below the highest mode at which another one is left out
+_SMALLEST_PRECISION = 0.3  # a curvature that is flat, or bends the wrong way, gives no variance above 1/0.3
+_LEAST_SHARE = 0.05
+_MOST_CORRECTIONS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Refined:
+    """Normal distributions for each of B examples, at most C each.
+
+    Attributes:
+        loc: Means.
+        scale_tril: Cholesky factors of the covariances.
+        log_shares: Logarithms of each component's share; -inf for one that an example does not have.
+        cost: Decoder evaluations spent on each example; a gradient counts two, a product with a Hessian four.
+    """
+
+    loc: Float[Tensor, "C B D"]
+    scale_tril: Float[Tensor, "C B D D"]
+    log_shares: Float[Tensor, "C B"]
+    cost: Float[Tensor, " B"]
+
+    def parts(self, kept: Int[Tensor, " R"], factor: float, dtype: torch.dtype) -> tuple[FullNormal, ...]:
+        """Return the components of some examples, their scales multiplied."""
+        return tuple(
+            FullNormal(loc[kept].to(dtype), (scale[kept] * factor).to(dtype))
+            for loc, scale in zip(self.loc, self.scale_tril, strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """What is done to fit a proposal.
+
+    Attributes:
+        ascent_steps: Steps from each start to a mode.
+        most_modes: Modes of an example that get a component.
+        corrections: Natural-gradient steps of each component after that.
+    """
+
+    ascent_steps: int
+    most_modes: int
+    corrections: int
+
+
+def affordable(num_dims: int, budget: int) -> Effort | None:
+    """Return the effort that a budget of decoder evaluations an example pays; None if it pays none."""
+    hessian = HESSIAN_COST * num_dims
+    ascent = min(50, (budget - hessian) // (4 * NUM_STARTS))
+    if ascent < 10:
+        return None
+    left = budget - 2 * NUM_STARTS * ascent
+    corrections = max(0, min(_MOST_CORRECTIONS, (left // hessian - 1) // 2))
+    return Effort(ascent, max(1, min(NUM_STARTS, left // (hessian * (1 + 2 * corrections)))), corrections)
+
+
+def refine(
+    model: LatentVariableModel,
+    x: Float[Tensor, "B *data"],
+    starts: Float[Tensor, "S B D"],
+    scale: Float[Tensor, "B D"],
+    *,
+    effort: Effort,
+    stream: NoiseStream,
+) -> Refined:
+    r"""Return normal distributions fitted to the posterior of each example.
+
+    From every start the log-joint is ascended to a mode. Modes that coincide, or lie far below the highest, are left
+    out. Around each that remains the covariance begins as the inverse curvature (Laplace), and is corrected to that of
+    the best normal distribution: its precision is the curvature, and its mean the place of zero gradient, *on average
+    over itself*, by natural-gradient steps with one antithetic pair of samples each (Khan & Rue, 2023, "The Bayesian
+    learning rule", eq. 12; Opper & Archambeau, 2009). Nothing here depends on the kind of decoder: curvature comes
+    from automatic differentiation.
+
+    Args:
+        model: The model; its parameters get no gradient.
+        x: The examples.
+        starts: Latents to start from.
+        scale: Standard deviations of q, the unit of a step.
+        effort: How much is done.
+        stream: Where random numbers come from.
+    """
+    modes, heights = _ascend(model, x, starts, scale, effort.ascent_steps)
+    keep = _distinct(modes, heights, scale, effort.most_modes)
+    component, example = keep.nonzero(as_tuple=True)  # the pairs of a mode and an example that are left
+    inputs, mean = x[example], modes[component, example].double()
+    _, curvature = _derivatives(model, inputs, mean[None].to(x.dtype))
+    precision, covariance = _definite(curvature[0])
+    for step in range(effort.corrections):
+        factor = torch.linalg.cholesky(covariance)
+        noise = stream.normal(mean.shape, dtype=torch.float64, device=x.device)
+        shift = (factor @ noise[..., None])[..., 0]
+        pair = torch.stack([mean + shift, mean - shift])
+        gradient, curvature = _derivatives(model, inputs, pair.to(x.dtype))
+        weight = 1.0 if step == 0 else 0.6  # the first leaves the mode's curvature behind, the later ones average
+        precision, covariance = _definite((1 - weight) * precision + weight * curvature.mean(0))
+        move = weight * (covariance @ gradient.mean(0)[..., None])[..., 0]
+        # Far from a quadratic, a step of many standard deviations is no correction.
+        length = (move * (precision @ move[..., None])[..., 0]).sum(-1).clamp(min=0).sqrt()
+        limit = math.sqrt(mean.shape[-1])
+        mean = mean + move * (limit / length.clamp(min=limit))[:, None]
+    factor = torch.linalg.cholesky(covariance)
+    with torch.no_grad():
+        height = _log_joint(model, inputs, mean[None].to(x.dtype))[0].double()
+    evidence = height + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    per_pair = HESSIAN_COST * starts.shape[-1] * (1 + 2 * effort.corrections) + 1
+    cost = 2.0 * len(starts) * effort.ascent_steps + per_pair * keep.sum(0).double()
+    return _spread(keep, mean, factor, evidence, cost)
+
+
+def _log_joint(model: LatentVariableModel, x: Tensor, z: Float[Tensor, "S P D"]) -> Float[Tensor, "S P"]:
+    return model.likelihood(z).log_prob(x) + model.prior().log_prob(z)
+
+
+@torch.enable_grad()
+def _ascend(
+    model: LatentVariableModel, x: Tensor, starts: Float[Tensor, "S B D"], scale: Tensor, steps: int
+) -> tuple[Float[Tensor, "S B D"], Float[Tensor, "S B"]]:
+    """Return where Adam, in units of `scale` and with steps that shrink to nothing, arrives, and the log-joint there."""
+    moved, first, second = (torch.zeros_like(starts) for _ in range(3))
+    for step in range(1, steps + 1):
+        z = (starts + scale * moved).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_log_joint(model, x, z).sum(), z)
+        gradient = gradient * scale
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.99 * second + 0.01 * gradient.square()
+        size = _LARGEST_STEP * 0.5 * (1 + math.cos(math.pi * step / (steps + 1)))
+        moved = moved + size * (first / (1 - 0.9**step)) / ((second / (1 - 0.99**step)).sqrt() + 1e-8)
+    modes = (starts + scale * moved).detach()
+    with torch.no_grad():
+        return modes, _log_joint(model, x, modes)
+
+
+def _distinct(modes: Float[Tensor, "S B D"], heights: Float[Tensor, "S B"], scale: Tensor, most: int) -> Tensor:
+    """Return which modes to keep: the highest, not far below the first of them, and each once, as its highest copy."""
+    keep = heights >= heights.amax(0) - _FAR_BELOW
+    for one in range(len(modes)):
+        for other in range(len(modes)):
+            higher = (heights[other] > heights[one]) | ((heights[other] == heights[one]) & (other < one))
+            same = ((modes[one] - modes[other]).abs() <= _SAME_MODE * scale).all(-1)
+            if one != other:
+                keep[one] &= ~(same & higher)
+    order = torch.where(keep, heights, -math.inf).sort(dim=0, descending=True, stable=True).indices
+    place = torch.zeros_like(order).scatter(0, order, torch.arange(len(order), device=order.device)[:, None] + 0 * order)
+    return keep & (place < most)
+
+
+@torch.enable_grad()
+def _derivatives(
+    model: LatentVariableModel, x: Float[Tensor, "P *data"], z: Float[Tensor, "S P D"]
+) -> tuple[Float[Tensor, "S P D"], Float[Tensor, "S P D D"]]:
+    """Return the gradient of the log-joint and its curvature, minus the Hessian, in float64."""
+    num_dims = z.shape[-1]
+    columns: list[Tensor] = []
+    width = max(1, min(num_dims, 4096 // max(1, z[..., 0].numel())))
+    slope = z
+    for directions in torch.eye(num_dims, dtype=z.dtype, device=z.device).split(width):
+        copies = z.expand(len(directions), *z.shape).flatten(0, 1).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_log_joint(model, x, copies).sum(), copies, create_graph=True)
+        by_direction = gradient.unflatten(0, (len(directions), len(z)))
+        along = (by_direction * directions[:, None, None]).sum()
+        # A log-joint that is linear in z has a gradient that z does not enter.
+        product = torch.autograd.grad(along, copies, materialize_grads=True)[0] if along.requires_grad else copies * 0
+        columns.append(product.detach().unflatten(0, (len(directions), len(z))))
+        slope = by_direction[0].detach()
+    hessian = torch.cat(columns).permute(1, 2, 0, 3).double()
+    return slope.double(), -(hessian + hessian.mT) / 2
+
+
+def _definite(curvature: Float[Tensor, "P D D"]) -> tuple[Float[Tensor, "P D D"], Float[Tensor, "P D D"]]:
+    """Return the nearest precision that is positive, and its inverse."""
+    values, vectors = torch.linalg.eigh(curvature)
+    values = values.clamp(min=_SMALLEST_PRECISION)
+    precision = (vectors * values[..., None, :]) @ vectors.mT
+    covariance = (vectors / values[..., None, :]) @ vectors.mT
+    return precision, (covariance + covariance.mT) / 2
+
+
+def _spread(keep: Tensor, mean: Tensor, factor: Tensor, evidence: Tensor, cost: Tensor) -> Refined:
+    """Return pairs of modes and examples as components of all examples."""
+    component, example = keep.nonzero(as_tuple=True)
+    num_dims = mean.shape[-1]
+    identity = torch.eye(num_dims, dtype=mean.dtype, device=mean.device)
+    loc = mean.new_zeros(*keep.shape, num_dims)
+    scale_tril = identity.expand(*keep.shape, num_dims, num_dims).clone()
+    level = mean.new_full(keep.shape, -math.inf)
+    loc[component, example] = mean
+    scale_tril[component, example] = factor
+    level[component, example] = evidence
+    shares = torch.where(keep, torch.softmax(level, 0) + _LEAST_SHARE, 0.0)
+    used = keep.any(1)
+    shares = (shares / shares.sum(0))[used]
+    return Refined(loc[used], scale_tril[used], shares.log(), cost)
