@@ -118,6 +118,16 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     data.add_argument("names", nargs="*", default=[], metavar="NAME", help="data sets; all of them if none is named")
     _add_conf(data)
     _add_json(data)
+
+    speed = command(
+        "speed",
+        "measure training and evaluation on this machine against its products of matrices",
+        "elbo-bench speed data=mnist_dynamic objective=iwae objective.num_samples=50",
+        f"One CPU thread, about half a minute; nothing is written.\n\n{_KEYS}",
+    )
+    speed.add_argument("overrides", nargs="*", metavar="key=value", help="a key of the configuration of a run")
+    _add_conf(speed)
+    _add_json(speed)
     return parser, commands.choices
 
 

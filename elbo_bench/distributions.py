@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, register_kl
 from torch.distributions.constraints import Constraint, boolean, independent
 
-from elbo_bench.numerics import negative_softplus_sum
+from elbo_bench.numerics import log_sigmoid_sum, negative_softplus_sum
 
 
 class DiagonalNormal(Independent):  # type: ignore[type-arg]
@@ -31,6 +31,13 @@ class DiagonalNormal(Independent):  # type: ignore[type-arg]
         """Return `loc + scale * noise`."""
         z: Tensor = self.base_dist.loc + self.base_dist.scale * noise
         return z
+
+    def log_prob(self, value: Float[Tensor, "*sample D"]) -> Float[Tensor, "*sample"]:
+        """Return log N(value; loc, scale^2) in nats; what does not depend on `value` is computed once a batch."""
+        loc, scale = self.base_dist.loc, self.base_dist.scale
+        constant = scale.log().sum(-1) + 0.5 * LOG_2_PI * loc.shape[-1]
+        log_p: Tensor = -0.5 * ((value - loc) / scale).square().sum(-1) - constant
+        return log_p
 
 
 class FullNormal(MultivariateNormal):
@@ -52,7 +59,7 @@ class FullNormal(MultivariateNormal):
 class BernoulliArray(Distribution):
     """Creates an array of independent binary values, all of it one event.
 
-    `log_prob` costs one softplus and one product for each logit, and never forms a probability.
+    `log_prob` costs one sigmoid or softplus for each logit; a probability that rounds to 0 or 1 does no harm.
 
     Args:
         logits: Log-odds of each value being 1, `[*batch, *event]`.
@@ -81,8 +88,13 @@ class BernoulliArray(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value) in nats; `value` must hold only zeros and ones."""
         event_dims = len(self.event_shape)
-        logits = self.logits.flatten(-event_dims)
-        return (logits * value.flatten(-event_dims)).sum(-1) + negative_softplus_sum(logits)
+        sign = 2 * value.flatten(-event_dims).to(self.logits.dtype) - 1
+        return log_sigmoid_sum(self.logits.flatten(-event_dims), sign)
+
+    def cross_log_prob(self, value: Float[Tensor, "N *event"]) -> Float[Tensor, "S N"]:
+        """Return log p(value) in nats of each of N values under each of S arrays of logits: one matrix product."""
+        logits = self.logits.flatten(-len(self.event_shape))
+        return logits @ value.flatten(1).mT + negative_softplus_sum(logits)[:, None]
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Return arrays of zeros and ones, by torch's global generator."""

@@ -44,14 +44,18 @@ class NotReparameterisableError(TypeError):
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """K samples of q(z|x) for each of B examples, and the three log-densities at them, in nats."""
+    """K samples of q(z|x) for each of B examples, and the three log-densities at them, in nats.
+
+    The first four are enough for any bound of log-weights; a model that has no distribution to show leaves out the
+    other two.
+    """
 
     z: Float[Tensor, "K B *event"]
     log_p_x_given_z: Float[Tensor, "K B"]
     log_p_z: Float[Tensor, "K B"]
     log_q_z_given_x: Float[Tensor, "K B"]
-    posterior: Distribution
-    prior: Distribution
+    posterior: Distribution | None = None
+    prior: Distribution | None = None
 
     @functools.cached_property
     def log_w(self) -> Float[Tensor, "K B"]:
@@ -60,7 +64,13 @@ class Draws:
 
     @functools.cached_property
     def path_log_w(self) -> Float[Tensor, "K B"]:
-        """Log-weights of the same value whose gradient lacks the score term of q (Roeder et al., 2017)."""
+        """Log-weights of the same value whose gradient lacks the score term of q (Roeder et al., 2017).
+
+        Raises:
+            NoClosedFormError: The draws do not say what q is.
+        """
+        if self.posterior is None:
+            raise NoClosedFormError("these draws do not say what q(z|x) is")
         score = self.posterior.log_prob(self.z.detach())
         return self.log_w + (score - score.detach())
 
@@ -70,6 +80,8 @@ class Draws:
         Raises:
             NoClosedFormError: The pair of distributions has none.
         """
+        if self.posterior is None or self.prior is None:
+            raise NoClosedFormError("these draws do not say what q(z|x) and p(z) are")
         return closed_form_kl(self.posterior, self.prior)
 
     def analytic_kl_per_dim(self) -> Float[Tensor, "B D"]:
@@ -78,10 +90,13 @@ class Draws:
         Raises:
             NoClosedFormError: A dimension of the posterior or of the prior is not independent of the others.
         """
-        pair = (self.posterior, self.prior)
-        if not all(isinstance(each, Independent) and each.reinterpreted_batch_ndims == 1 for each in pair):
-            raise NoClosedFormError(f"no KL by dimension between {_name(self.posterior)} and {_name(self.prior)}")
-        return closed_form_kl(self.posterior.base_dist, self.prior.base_dist)  # type: ignore[attr-defined]
+        q, p = self.posterior, self.prior
+        if not (isinstance(q, Independent) and isinstance(p, Independent)) or {
+            q.reinterpreted_batch_ndims,
+            p.reinterpreted_batch_ndims,
+        } != {1}:
+            raise NoClosedFormError(f"no KL by dimension between {_name(q)} and {_name(p)}")
+        return closed_form_kl(q.base_dist, p.base_dist)
 
     def posterior_entropy(self) -> Float[Tensor, " B"]:
         """Return the entropy H[q(z|x)] in nats.
@@ -89,6 +104,8 @@ class Draws:
         Raises:
             NoClosedFormError: The posterior has none.
         """
+        if self.posterior is None:
+            raise NoClosedFormError("these draws do not say what q(z|x) is")
         try:
             return self.posterior.entropy()
         except NotImplementedError:
@@ -200,7 +217,7 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
         raise NoClosedFormError(f"KL between {_name(q)} and {_name(p)} has no closed form") from None
 
 
-def _name(distribution: Distribution) -> str:
+def _name(distribution: Distribution | None) -> str:
     if isinstance(distribution, Independent) and type(distribution) is Independent:
         return f"Independent {_name(distribution.base_dist)}"
     return type(distribution).__name__

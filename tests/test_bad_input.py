@@ -274,7 +274,8 @@ LINES: list[tuple[list[str], str]] = [
     ),
     (
         ["train", "objective=iwae", "objective.num_samples=6", "evaluation.num_samples=11"],
-        "evaluation.num_samples=11 is too few for objective iwae, whose value takes 6 samples: at least 12",
+        "evaluation.num_samples=11 is too few for the objective trained with (6 a value, "
+        "and its error takes two values): at least 12",
     ),
     (["train", "evaluation.num_examples=251"], "evaluation.num_examples=251: the test split has 250 examples"),
     (
@@ -773,7 +774,7 @@ NESTED = "is of the wrong type"
         (drop("objective.name"), "it has no objective.name"),
         (put("truth.num_samples", "many"), f"its truth.num_samples {NESTED}"),
         (put("truth", {}), "it has no truth.tier"),
-        (drop("diagnostics.share_passing"), "it has no diagnostics.share_passing"),
+        (put("diagnostics.share_passing", "all"), f"its diagnostics.share_passing {NESTED}"),
         (put("diagnostics.pareto_k_max", "none"), f"its diagnostics.pareto_k_max {NESTED}"),
     ],
 )
@@ -811,7 +812,8 @@ def test_a_record_of_another_form_is_refused(
         (put("cfg.trainer.max_epochs", None), "trainer=lightning: one of max_epochs and max_steps must be a number"),
         (
             put("cfg.objective", {"name": "iwae", "num_samples": 11}),
-            "evaluation.num_samples=20 is too few for objective iwae, whose value takes 11 samples: at least 22",
+            "evaluation.num_samples=20 is too few for the objective trained with (11 a value, "
+            "and its error takes two values): at least 22",
         ),
         (
             put("cfg.data", {"name": "linear_gaussian_data"}),

@@ -246,3 +246,35 @@ def test_logits_that_are_no_numbers_reach_the_density_and_raise_nothing() -> Non
     logits[2, 1, 1] = math.nan
     log_p = BernoulliArray(logits, event_dims=2).log_prob(torch.ones(B, 2, 3, dtype=torch.float64))
     assert log_p.isnan().tolist() == [False, False, True, False]
+
+
+def test_a_diagonal_normal_s_density_and_its_gradient_are_torch_s() -> None:
+    ours, theirs = (
+        [tensor.requires_grad_() for tensor in (numbers(B, D), numbers(B, D, seed=1).exp(), numbers(K, B, D, seed=2))]
+        for _ in range(2)
+    )
+    found = DiagonalNormal(*ours[:2]).log_prob(ours[2])
+    expected = Independent(Normal(*theirs[:2]), 1).log_prob(theirs[2])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    weights = numbers(K, B, seed=7)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-12, atol=1e-13)
+
+
+def test_a_bernoulli_array_takes_zeros_and_ones_of_any_kind_and_infinite_logits() -> None:
+    logits = numbers(B, 2, 3).float()
+    logits[0, 0, 0], logits[0, 1, 1] = math.inf, -math.inf
+    x = numbers(B, 2, 3, seed=4) > 0
+    x[0, 0, 0], x[0, 1, 1] = True, False
+    p = BernoulliArray(logits, event_dims=2)
+    expected = p.log_prob(x.double())
+    assert expected.isfinite().all()
+    for kind in (torch.bool, torch.uint8, torch.int64, torch.float32):
+        assert torch.equal(p.log_prob(x.to(kind)), expected)
+    x[0, 0, 0] = False
+    assert p.log_prob(x.float())[0] == -math.inf
+    torch.testing.assert_close(
+        BernoulliArray(logits.requires_grad_(), 2).log_prob(x.float()), p.log_prob(x.float()).detach()
+    )

@@ -22,8 +22,8 @@ from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import data_root
 from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw
 from elbo_bench.errors import UsageError, memory_problem
-from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.evaluation import Evaluation, Evaluator
+from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.evaluation.evaluator import Bound, Request
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.base import Objective

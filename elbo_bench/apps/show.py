@@ -1,6 +1,7 @@
 """A result on the terminal: each number with its error, and in words which KL is which."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from rich.text import Text
 from elbo_bench.apps.terminal import console
 
 _ROWS = {
-    "log_px": "log p(x), by importance sampling",
+    "log_px": "log p(x): {estimator}",
+    "log_px_is": "log p(x), by importance sampling instead",
+    "L_{num_samples}": "L_K, by {num_samples} samples of the encoder's q(z|x) alone",
     "elbo_analytic": "ELBO, rate in closed form",
     "elbo_mc": "ELBO, Monte Carlo",
     "bound": "the bound trained with: {objective}",
@@ -18,11 +21,12 @@ _ROWS = {
     "bound_gap": "log p(x) - the bound trained with",
     "rate": "rate = KL(q(z|x) || p(z))",
     "distortion": "distortion = -E_q[log p(x|z)]",
-    "ess": "effective sample size of {num_samples} samples",
+    "ess": "effective sample size of the weights",
     "active_units": "latent dimensions that say something about x",
 }
 
 _AGAINST_LOG_PX = ("log_px", "elbo_gap", "bound_gap")
+_CURVE = re.compile(r"L_\d+$")
 
 
 def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: str = "") -> None:
@@ -36,6 +40,7 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
     words = {
         "objective": objective["name"] + (f" K={samples}" if samples != 1 else ""),
         "num_samples": result["truth"]["num_samples"],
+        "estimator": result["truth"].get("estimator", "importance sampling"),
     }
     data = result["data"]
     table = Table(
@@ -47,15 +52,17 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
     table.add_column("MC part", justify="right")
     table.add_column("unit")
     table.add_column("what it is")
-    for name, meaning in _ROWS.items():
+    rows = {name.format(**words): meaning.format(**words) for name, meaning in _ROWS.items()}
+    others = [name for name in result["metrics"] if name not in rows and not _CURVE.match(name)]
+    for name in [*rows, *others]:
         metric = result["metrics"].get(name)
-        if metric is not None:
-            whole = isinstance(metric["value"], int)
-            value = str(metric["value"]) if whole else f"{metric['value']:.3f}"
-            errors = ["" if metric[key] is None else f"{metric[key]:.3f}" for key in ("se", "se_mc")]
-            if name in _AGAINST_LOG_PX and result["truth"]["tier"] == "lower-bound-only":
-                value, errors = f">= {value}", ["", ""]  # an interval around it would not cover
-            table.add_row(name, value, *errors, Text(metric["unit"]), Text(meaning.format(**words)))
+        if metric is None:
+            continue
+        value = str(metric["value"]) if isinstance(metric["value"], int) else f"{metric['value']:.3f}"
+        errors = ["" if metric[key] is None else f"{metric[key]:.3f}" for key in ("se", "se_mc")]
+        if name in _AGAINST_LOG_PX and result["truth"]["tier"] == "lower-bound-only":
+            value, errors = f">= {value}", ["", ""]  # an interval around it would not cover
+        table.add_row(Text(name), value, *errors, Text(metric["unit"]), Text(rows.get(name, "")))
     out.print(table)
     out.print(Text(_truth(result)))
     if note:
@@ -64,9 +71,22 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
 
 
 def _truth(result: dict[str, Any]) -> str:
-    share, k_hat = result["diagnostics"]["share_passing"], result["diagnostics"]["pareto_k_max"]
-    worst = "none" if k_hat is None else f"{k_hat:.2f}"
-    passing = f"{share:.1%} of the examples pass the diagnostics, largest k-hat {worst}"
-    if result["truth"]["tier"] == "lower-bound-only":
-        return f"truth: lower bound only ({passing}): log p(x) is at least this, and each gap too."
-    return f"truth: importance sampling ({passing}); it is biased low, so the true gaps are slightly larger."
+    """Return in words what the estimate of log p(x) stands on."""
+    tier, diagnostics, estimator = result["truth"]["tier"], result["diagnostics"], result["truth"].get("estimator")
+    if tier == "none":
+        return "truth: no estimate of log p(x) is made."
+    if tier == "sandwiched":
+        return f"truth: sandwiched between a lower and an upper bound ({estimator})."
+    share, k_hat = diagnostics.get("share_passing"), diagnostics.get("pareto_k_max")
+    passing = "" if share is None else f"{share:.1%} of the examples pass the diagnostics"
+    passing += "" if k_hat is None else f", largest k-hat {k_hat:.2f}"
+    lines = {
+        "exact": f"truth: exact, by {estimator}; of importance sampling, {passing}.",
+        "importance": f"truth: importance sampling ({passing}); biased low, so the true gaps are slightly larger.",
+        "lower-bound-only": f"truth: lower bound only ({passing}): log p(x) is at least this, and each gap too.",
+    }
+    words = [lines[tier]] if tier in lines else [f"truth: {tier}."]
+    if nowhere := diagnostics.get("minus_infinity"):
+        named = ", ".join(f"{name!a} ({count!a} examples)" for name, count in nowhere.items())
+        words.append(f"Not finite, as q(z|x) reaches where p(x|z) is zero: {named}.")
+    return " ".join(words)

@@ -90,7 +90,7 @@ def refuse_non_finite(rows: Rows, numbers: np.ndarray) -> None:
             broken[name] = column
         elif name not in ("zero", "pareto_k"):  # k-hat is NaN where the tail has no shape, and that is no error
             finite = np.isfinite(column).reshape(len(column), -1).all(1)
-            broken[name] = ~finite if name.startswith("log_px") and "gap" not in name else ~(finite | zero)
+            broken[name] = np.asarray(~finite if name.startswith("log_px") else ~(finite | zero))
     bad = np.asarray(np.stack(list(broken.values())).any(0))
     if not bad.any():
         return

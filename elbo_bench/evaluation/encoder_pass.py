@@ -1,4 +1,4 @@
-"""One pass over K samples of the encoder's q(z|x): the field's estimate of log p(x), every bound, and the whole curve."""
+"""K samples of the encoder's q(z|x): the field's estimate of log p(x), every bound, and the whole curve L_1 ... L_K."""
 
 import functools
 import math

@@ -118,7 +118,11 @@ def states(prior: Distribution) -> Tensor:
 
 def _base(prior: Distribution) -> tuple[Distribution, int]:
     """Return the distribution of one site of a latent, and the number of independent sites."""
-    if isinstance(prior, Independent) and prior.reinterpreted_batch_ndims == 1 and len(prior.base_dist.batch_shape) == 1:
+    if (
+        isinstance(prior, Independent)
+        and prior.reinterpreted_batch_ndims == 1
+        and len(prior.base_dist.batch_shape) == 1
+    ):
         return prior.base_dist, int(prior.base_dist.batch_shape[0])
     return prior, 1
 

@@ -119,7 +119,7 @@ class Batch:
                 draws = draw(model, x[:1], 1, Noise(0, "rehearsal"))
             except NotReparameterisableError as error:
                 raise ValueError(f"the oracle needs gradients through the samples: {error}") from None
-            fixed = score(model, draws.posterior, x[:1], draws.z.detach())
+            fixed = score(model, model.posterior(x[:1]), x[:1], draws.z.detach())
             encoder = _reached([draws.z, fixed.log_q_z_given_x], parameters)
             decoder = _reached([fixed.log_p_x_given_z, fixed.log_p_z], parameters)
         sizes = torch.tensor([each.numel() for each in parameters])

@@ -31,9 +31,9 @@ class Importance(Evaluator):
 
     Attributes:
         num_samples: Samples of q(z|x) for each example, K.
-        proposal: What log p(x) is estimated by: the encoder's q(z|x); q widened; a mixture of that with the prior; normal
-            distributions fitted to each example's posterior; or the best of these for each example by a pilot. The bounds
-            and the curve L_1 ... L_K are always those of q(z|x).
+        proposal: What log p(x) is estimated by: the encoder's q(z|x); q widened; a mixture of that with the prior;
+            normal distributions fitted to each example's posterior; or the best of these for each example by a pilot.
+            The bounds and the curve L_1 ... L_K are always those of q(z|x).
         widening: How much wider than q a widened proposal is; None is 1 + 2 sqrt(2/D) for D latent dimensions.
         prior_share: Share of the prior in a mixture.
         pilot_share: Samples of the pilot as a share of K. It chooses, feeds the fit, and gives a second opinion; its
@@ -76,9 +76,10 @@ class Importance(Evaluator):
         """
         for name, bound in bounds.items():
             if 2 * bound.samples_required > self.num_samples:
+                whose = "the objective trained with" if name == "bound" else name
                 raise ValueError(
-                    f"num_samples={self.num_samples} is too few: {name} takes {bound.samples_required} samples, and "
-                    f"its error needs two values of it, {2 * bound.samples_required}"
+                    f"num_samples={self.num_samples} is too few for {whose} ({bound.samples_required} a value, "
+                    f"and its error takes two values): at least {2 * bound.samples_required}"
                 )
 
     def evaluate(
@@ -122,24 +123,6 @@ class Importance(Evaluator):
         )
 
 
-def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
-        """Score the examples."""
-        self.check(request.bounds)
-        sampler = ImportanceSampler(model, self.num_samples, request.seed, self.chunk_size, request.bounds)
-        examples = score_examples(
-            model, x, sampler.score, block_size=self.block_size, workers=self.workers, request=request
-        )
-        posterior_mean = examples.pop("posterior_mean", None)
-        return Evaluation(
-            examples=examples,
-            metrics=_metrics(examples, posterior_mean),
-            tier="importance" if bool(trusted(examples).all()) else "lower-bound-only",
-            estimator="importance",
-            diagnostics=_diagnostics(examples, self.num_samples),
-            decoder_evaluations=self.num_samples * len(x),
-        )
-
-
 def evaluate(
     model: LatentVariableModel | Drawable,
     x: Float[Tensor, "N *data"],
@@ -153,7 +136,8 @@ def evaluate(
     """Estimate log p(x), every bound and every gap of a model: `evaluation=importance` from Python.
 
     Args:
-        model: Anything with `posterior`, `prior` and `likelihood`; or with `draw`, which gets importance sampling alone.
+        model: Anything with `posterior`, `prior` and `likelihood`; what has only `draw` gets importance sampling by
+            its own samples.
         x: The examples.
         seed: Seed of the random numbers.
         bounds: Further bounds, by the name that their columns get; each must fit twice into K samples.

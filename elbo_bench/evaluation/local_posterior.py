@@ -103,6 +103,7 @@ class LocalOptimiser:
                 return torch.autograd.grad(draws.path_log_w.mean(0).sum(), leaf)[0]
 
         best, best_pairs = flat, pairs(flat)
+        highest = best_pairs.mean(0)
         adam, current = _Adam(flat), flat
         rate = torch.full((size, 1), self.lr, dtype=flat.dtype, device=flat.device)
         steps = torch.zeros(size, dtype=torch.int64, device=flat.device)
@@ -122,7 +123,9 @@ class LocalOptimiser:
             accepted = searching & ((gain > 0) | (gain > -2 * error))
             best = torch.where(accepted[:, None], mean, best)
             best_pairs = torch.where(accepted, mean_pairs, best_pairs)
-            improved = gain > self.tolerance
+            value = mean_pairs.mean(0)
+            improved = value - highest > self.tolerance  # not than the one before: ups and downs are no progress
+            highest = torch.maximum(highest, value)
             stale = torch.where(searching, torch.where(improved, 0, stale + 1), stale)
             rate = torch.where(improved[:, None], rate, rate * self.lr_decay)
         count = 2 * self.step_samples * taken + WINDOW_SAMPLES * windows

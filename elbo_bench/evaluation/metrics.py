@@ -11,7 +11,6 @@ PARETO_K_LIMIT = 0.7
 """Above it the mean of the weights is not to be trusted (Vehtari et al., 2024)."""
 BIAS_LIMIT = 0.25
 """Largest |bias| / SE at which a 95 % interval still covers: k-hat alone misses it."""
-
 MISSED_LIMIT = 3.0
 """Standard errors by which a pilot may find more mass than the estimate did."""
 
@@ -20,9 +19,10 @@ def trusted(examples: Mapping[str, np.ndarray], prefix: str = "log_px") -> Bool[
     """Return which examples pass the gate: k-hat <= 0.7, |bias| / SE <= 0.25, and no second opinion to the contrary.
 
     The second opinion, where there is one, is the pilot's, which also looks where the encoder does not: its estimate
-    must not lie more than 3 standard errors above. Weights without spread have no k-hat and need none. The gate is not proof: of examples whose q is far too narrow
-    it let through 23 % and 14 % in `tests/test_coverage.py`, as weights that were never drawn cannot be seen. A whole
-    evaluation is therefore called `importance` only if every example of it passes.
+    must not lie more than 3 standard errors above. Weights without spread have no k-hat and need none.
+
+    The gate is not proof: weights that were never drawn cannot be seen. A whole evaluation is therefore called
+    `importance` only if every example of it passes.
 
     Args:
         examples: Columns with `<prefix>_se`, `log_px_bias` and `pareto_k`, and `missed` if there was a pilot.

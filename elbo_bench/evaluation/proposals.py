@@ -29,7 +29,9 @@ class Proposal:
     parts: tuple[Distribution, ...]
     log_shares: Float[Tensor, "C B"]
 
-    def draw(self, num_samples: int, stream: NoiseStream, like: Float[Tensor, "B *data"]) -> Float[Tensor, "K B *event"]:
+    def draw(
+        self, num_samples: int, stream: NoiseStream, like: Float[Tensor, "B *data"]
+    ) -> Float[Tensor, "K B *event"]:
         """Return K independent samples for each example, with the dtype and device of `like`."""
         if len(self.parts) == 1:
             return self._from(0, num_samples, stream, like)
@@ -43,7 +45,7 @@ class Proposal:
             drawn = [part.transport(noise).to(like.dtype) for part in self.parts]  # type: ignore[attr-defined]
         else:
             drawn = [self._from(index, num_samples, stream, like) for index in range(len(self.parts))]
-        z = drawn[0]
+        z: Tensor = drawn[0]
         for index, other in enumerate(drawn[1:], 1):
             z = torch.where((chosen == index).reshape(*size, *[1] * (z.dim() - 2)), other, z)
         return z
@@ -52,7 +54,8 @@ class Proposal:
         part = self.parts[index]
         if not part.batch_shape:
             flat = sample(part, num_samples * len(like), stream, like=like, reparameterised=False)
-            return flat.unflatten(0, (num_samples, len(like)))
+            shared: Tensor = flat.unflatten(0, (num_samples, len(like)))
+            return shared
         return sample(part, num_samples, stream, like=like, reparameterised=False)
 
     def log_prob(self, z: Float[Tensor, "K B *event"]) -> Float[Tensor, "K B"]:

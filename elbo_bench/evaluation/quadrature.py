@@ -134,7 +134,7 @@ def cross_log_prob(
 def _coarse(log_f: Float[Tensor, "G B"], dims: int) -> Float[Tensor, "C B"]:
     """Return every second point along each axis."""
     side = 2 * _POINTS[dims] - 1
-    grid = log_f.unflatten(0, (side,) * dims)
+    grid: Tensor = log_f.unflatten(0, (side,) * dims)
     return grid[(slice(None, None, 2),) * dims].flatten(0, dims - 1)
 
 

@@ -134,7 +134,7 @@ def _log_joint(model: LatentVariableModel, x: Tensor, z: Float[Tensor, "S P D"])
 def _ascend(
     model: LatentVariableModel, x: Tensor, starts: Float[Tensor, "S B D"], scale: Tensor, steps: int
 ) -> tuple[Float[Tensor, "S B D"], Float[Tensor, "S B"]]:
-    """Return where Adam, in units of `scale` and with steps that shrink to nothing, arrives, and the log-joint there."""
+    """Return where Adam, in units of `scale` and with shrinking steps, arrives, and the log-joint there."""
     moved, first, second = (torch.zeros_like(starts) for _ in range(3))
     for step in range(1, steps + 1):
         z = (starts + scale * moved).detach().requires_grad_()
@@ -159,7 +159,9 @@ def _distinct(modes: Float[Tensor, "S B D"], heights: Float[Tensor, "S B"], scal
             if one != other:
                 keep[one] &= ~(same & higher)
     order = torch.where(keep, heights, -math.inf).sort(dim=0, descending=True, stable=True).indices
-    place = torch.zeros_like(order).scatter(0, order, torch.arange(len(order), device=order.device)[:, None] + 0 * order)
+    place = torch.zeros_like(order).scatter(
+        0, order, torch.arange(len(order), device=order.device)[:, None] + 0 * order
+    )
     return keep & (place < most)
 
 

@@ -108,7 +108,7 @@ def encoder_parameters(model: LatentVariableModel, x: Float[Tensor, "B *data"]) 
         found = torch.autograd.grad(value.sum(), everything, allow_unused=True, retain_graph=True)
         return {parameter for parameter, gradient in zip(everything, found, strict=True) if gradient is not None}
 
-    of_the_posterior = reached(draws.posterior.log_prob(z))
+    of_the_posterior = reached(model.posterior(x).log_prob(z))
     of_the_joint = reached(model.likelihood(z).log_prob(x) + model.prior().log_prob(z))
     own = of_the_posterior - of_the_joint
     if not own:

@@ -1,4 +1,4 @@
-"""Importance sampling of one block of examples: the encoder's pass, then draws of a better proposal where there is one."""
+"""Importance sampling of one block of examples: the encoder's pass, then draws of a better proposal."""
 
 import dataclasses
 import math
@@ -17,6 +17,8 @@ from elbo_bench.evaluation.finished_blocks import Rows
 from elbo_bench.evaluation.proposals import NAMES, Name
 from elbo_bench.evaluation.streaming import WeightSummary
 from elbo_bench.noise import Noise, NoiseStream
+
+_MOST_PILOT = 1000  # samples of a pilot, which are held at once: memory must not grow with K
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,7 @@ class ImportanceSampler:
             encoder.posterior,
             wanted=self.proposal,
             budget=self.num_samples,
-            num_pilot=round(self.pilot_share * self.num_samples),
+            num_pilot=min(_MOST_PILOT, round(self.pilot_share * self.num_samples)),
             widening=self.widening,
             prior_share=self.prior_share,
             most_samples=self.most_samples,

@@ -177,7 +177,8 @@ class GroupedBound:
         """Take in whole groups, `[G * size, B]` as `[size, G * B]`."""
 
         def regroup(column: Tensor) -> Tensor:
-            return column.unflatten(0, (groups, self.samples_required)).transpose(0, 1).flatten(1, 2)
+            grouped: Tensor = column.unflatten(0, (groups, self.samples_required))
+            return grouped.transpose(0, 1).flatten(1, 2)
 
         assert self._posterior_of is not None
         batch = Draws(

@@ -37,8 +37,12 @@ _KEYS: dict[str, type | UnionType] = {
     "objective.name": str,
     "truth.tier": str,
     "truth.num_samples": int,
+}
+_WHERE_PRESENT: dict[str, type | UnionType] = {
+    "truth.estimator": str,
     "diagnostics.share_passing": int | float,
     "diagnostics.pareto_k_max": int | float | None,
+    "diagnostics.minus_infinity": dict,
 }
 _METRIC_KEYS: dict[str, type | UnionType] = {
     "value": int | float,
@@ -148,9 +152,11 @@ def _problem(result: object) -> str | None:
     version = result.get("schema_version")
     if version != SCHEMA_VERSION:
         return f"its schema_version is {version!r}, and this program reads {SCHEMA_VERSION}"
-    for path, kind in _KEYS.items():
+    for path, kind in {**_KEYS, **_WHERE_PRESENT}.items():
         group, _, key = path.rpartition(".")
         node = result[group] if group else result
+        if key not in node and path in _WHERE_PRESENT:
+            continue
         if key not in node:
             return f"it has no {path}"
         if not _is(node[key], kind):

@@ -108,11 +108,12 @@ def _record(run: Any, folder: Path) -> None:
         for error in ("se", "se_mc"):
             if metric[error] is not None:
                 summary[f"{key}_{error}"] = metric[error]
-        if name.startswith("L_"):
+        if name.startswith("L_") and name[2:].isdecimal():
             curve.append([int(name[2:]), metric["value"], metric["se_mc"]])
     run.summary.update(summary)
-    table = wandb.Table(columns=["K", "L_K", "se_mc"], data=sorted(curve))
-    run.log({"test/k_curve": wandb.plot.line(table, "K", "L_K", title="L_K, a lower bound on log p(x)")})
+    if curve:
+        table = wandb.Table(columns=["K", "L_K", "se_mc"], data=sorted(curve))
+        run.log({"test/k_curve": wandb.plot.line(table, "K", "L_K", title="L_K, a lower bound on log p(x)")})
     columns: list[str | int] = [*examples]
     rows = [list(row) for row in zip(*(examples[name].tolist() for name in examples), strict=True)]
     artifact = wandb.Artifact(f"examples-{result['run_id'][-10:]}", type="examples")

@@ -72,6 +72,9 @@ class Validation(pl.Callback):
                 num_samples=self._num_samples,
                 seed=self._seed,
                 bounds=self._bounds,
+                proposal="encoder",  # cheap, and the same kind of number at every measurement
+                pilot_share=0.0,
+                truth="importance",
             )
         except RunFailedError as error:
             raise RunFailedError(f"validation after step {trainer.global_step}: {error}") from None
