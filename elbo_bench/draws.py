@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
@@ -50,7 +50,7 @@ class Draws:
     other two.
     """
 
-    z: Float[Tensor, "K B *event"]
+    z: Shaped[Tensor, "K B *event"]
     log_p_x_given_z: Float[Tensor, "K B"]
     log_p_z: Float[Tensor, "K B"]
     log_q_z_given_x: Float[Tensor, "K B"]
@@ -164,7 +164,7 @@ def draw_from(
 
 
 def score(
-    model: LatentVariableModel, posterior: Distribution, x: Float[Tensor, "B *data"], z: Float[Tensor, "K B *event"]
+    model: LatentVariableModel, posterior: Distribution, x: Float[Tensor, "B *data"], z: Shaped[Tensor, "K B *event"]
 ) -> Draws:
     """Score given latents, wherever they come from, under a proposal, the prior and the likelihood."""
     z = z.view_as(z)  # a node of its own: a hook on it scales the whole gradient that flows through z
@@ -185,7 +185,7 @@ _TORCH_GENERATOR = threading.Lock()
 
 def sample(
     posterior: Distribution, num_samples: int, noise: NormalSource, *, like: Tensor, reparameterised: bool = True
-) -> Float[Tensor, "K B *event"]:
+) -> Shaped[Tensor, "K B *event"]:
     """Return K samples of a posterior, made from `noise` alone, with the dtype and device of `like`.
 
     Raises:

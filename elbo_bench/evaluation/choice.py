@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -58,7 +58,7 @@ class Choice:
         """Return a proposal of some of the examples."""
         return _proposal(name, self.model, self.x[rows], self.widening, self.prior_share, self.refined, rows)
 
-    def log_joint(self, x: Float[Tensor, "R *data"], z: Float[Tensor, "K R *event"]) -> Float[Tensor, "K R"]:
+    def log_joint(self, x: Float[Tensor, "R *data"], z: Shaped[Tensor, "K R *event"]) -> Float[Tensor, "K R"]:
         """Return log p(x, z) in nats, in float64."""
         return log_joint(self.model, x, z)
 
@@ -159,7 +159,7 @@ def choose(
 
 
 def log_joint(
-    model: LatentVariableModel, x: Float[Tensor, "B *data"], z: Float[Tensor, "K B *event"]
+    model: LatentVariableModel, x: Float[Tensor, "B *data"], z: Shaped[Tensor, "K B *event"]
 ) -> Float[Tensor, "K B"]:
     """Return log p(x, z) in nats, in float64."""
     return model.likelihood(z).log_prob(x).double() + model.prior().log_prob(z).double()

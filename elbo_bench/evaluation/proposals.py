@@ -5,7 +5,7 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal, constraints
 
@@ -31,7 +31,7 @@ class Proposal:
 
     def draw(
         self, num_samples: int, stream: NoiseStream, like: Float[Tensor, "B *data"]
-    ) -> Float[Tensor, "K B *event"]:
+    ) -> Shaped[Tensor, "K B *event"]:
         """Return K independent samples for each example, with the dtype and device of `like`."""
         if len(self.parts) == 1:
             return self._from(0, num_samples, stream, like)
@@ -58,7 +58,7 @@ class Proposal:
             return shared
         return sample(part, num_samples, stream, like=like, reparameterised=False)
 
-    def log_prob(self, z: Float[Tensor, "K B *event"]) -> Float[Tensor, "K B"]:
+    def log_prob(self, z: Shaped[Tensor, "K B *event"]) -> Float[Tensor, "K B"]:
         """Return the log-density of the mixture in nats, in float64."""
         if len(self.parts) == 1:
             return self.parts[0].log_prob(z).double()

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel
@@ -121,7 +121,7 @@ class Quadrature:
 
 
 def cross_log_prob(
-    model: LatentVariableModel, z: Float[Tensor, "S *event"], x: Float[Tensor, "B *data"]
+    model: LatentVariableModel, z: Shaped[Tensor, "S *event"], x: Float[Tensor, "B *data"]
 ) -> Float[Tensor, "S B"]:
     """Return log p(x|z) in nats of every latent with every example: one matrix product where the likelihood can."""
     likelihood = model.likelihood(z)
