@@ -81,7 +81,7 @@ def exact_log_p_x(
     quadrature = Quadrature(precise) if method == "quadrature" and isinstance(precise, LatentVariableModel) else None
 
     @torch.inference_mode()
-    def score(x: Tensor, block: int) -> Rows:
+    def score(x: Tensor, _block: int) -> Rows:
         if isinstance(model, HasLogPX):
             log_px = model.log_p_x(x).double()
             columns = {"log_px": log_px, "error": torch.zeros_like(log_px), "count": torch.zeros_like(log_px)}
