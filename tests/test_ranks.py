@@ -1,9 +1,11 @@
 """Several processes: the same bytes from one checkpoint, the same training up to rounding."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,14 @@ import safetensors.torch
 
 from elbo_bench.results.record import read_examples, read_result
 
-TINY = ["model.hidden=[16]", "model.latent_dim=4", "evaluation.num_samples=40"]
+# 97 examples in blocks of 8: neither is shared evenly by 2, 3 or 4 ranks, and the last block is padded.
+TINY = [
+    "model.hidden=[16]",
+    "model.latent_dim=4",
+    "evaluation.num_samples=200",
+    "evaluation.num_examples=97",
+    "evaluation.block_size=8",
+]
 
 
 def run(*arguments: str, runs: Path) -> str:
@@ -27,14 +36,14 @@ def run(*arguments: str, runs: Path) -> str:
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one process, evaluated on 250 examples: neither 2 nor 3 ranks share its 8 blocks evenly with 3."""
+    """A run of one process."""
     runs = tmp_path_factory.mktemp("single")
     run("train", *TINY, "trainer.max_steps=20", "objective=iwae", "objective.num_samples=3", runs=runs)
     (folder,) = runs.iterdir()
     return folder
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [2, *(pytest.param(many, marks=pytest.mark.slow) for many in (3, 4))])
 def test_ranks_evaluate_a_checkpoint_to_the_same_bytes(ranks: int, single: Path) -> None:
     arguments = ["evaluate", str(single), f"trainer.devices={ranks}", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
     printed = json.loads(run(*arguments, "--json", "--force", runs=single.parent))
@@ -65,4 +74,38 @@ def test_two_ranks_train_as_one_up_to_rounding_and_record_once(single: Path, tmp
     one, two = (safetensors.torch.load_file(each / "model.safetensors") for each in (single, folder))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
     assert read_examples(folder)["log_px"] == pytest.approx(read_examples(single)["log_px"], abs=1e-3)
-    assert np.array_equal(read_examples(folder)["id"], np.arange(250))
+    assert np.array_equal(read_examples(folder)["id"], read_examples(single)["id"])
+    assert len(set(read_examples(folder)["id"].tolist())) == 97
+
+
+def test_a_killed_evaluation_goes_on_from_its_finished_blocks(single: Path) -> None:
+    root = str(Path(__file__).resolve().parents[1])
+    env = {**os.environ, "ELBO_BENCH_RUNS": str(single.parent), "PYTHONPATH": root}
+    sizes = ["evaluation.num_samples=20000", "evaluation.target_se=null", "evaluation.seed=3"]
+    command = [sys.executable, "-m", "elbo_bench", "evaluate", str(single), *sizes, "--json"]
+    undisturbed = json.loads(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+    folder = Path(undisturbed["folder"])
+    examples = (folder / "examples.npz").read_bytes()
+    assert not (folder / ".blocks").exists()
+    process = subprocess.Popen([*command, "--force"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(done := list(folder.glob(".blocks/*/block-*.npz"))) < 2:
+        assert process.poll() is None, "it was over before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    (folder / "result.json").unlink()  # as if there had never been one
+    (kept,) = {place.parent for place in done}
+    # What is found is not computed again: a block with a mark in it shows in the result.
+    marked = sorted(done)[0]
+    with np.load(marked) as columns:
+        rows = {name: columns[name] for name in columns.files}
+    np.savez(marked, **{**rows, "log_px": rows["log_px"] + 1000})
+    again = json.loads(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+    block, size = int(marked.stem.removeprefix("block-")), 8
+    found, expected = read_examples(folder)["log_px"], np.load(io.BytesIO(examples))["log_px"]
+    expected[block * size : (block + 1) * size] += 1000
+    assert np.array_equal(found, expected)
+    assert again["diagnostics"]["num_samples"] == 20000
+    assert not kept.exists()

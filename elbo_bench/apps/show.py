@@ -1,5 +1,6 @@
 """A result on the terminal: each number with its error, and in words which KL is which."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -65,6 +66,9 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
         table.add_row(Text(name), value, *errors, Text(metric["unit"]), Text(rows.get(name, "")))
     out.print(table)
     out.print(Text(_truth(result)))
+    if isinstance(exact := result["diagnostics"].get("exact"), dict):
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # a record that someone has edited
+            out.print(_beside_exact(result, exact))
     if note:
         out.print(Text(note))
     out.print(Text(f"record: {folder}"), soft_wrap=True)
@@ -90,3 +94,31 @@ def _truth(result: dict[str, Any]) -> str:
         named = ", ".join(f"{name!a} ({count!a} examples)" for name, count in nowhere.items())
         words.append(f"Not finite, as q(z|x) reaches where p(x|z) is zero: {named}.")
     return " ".join(words)
+
+
+def _beside_exact(result: dict[str, Any], exact: dict[str, Any]) -> Table:
+    """Return estimates of log p(x) beside the exact values: how far below, and whether their diagnostics noticed."""
+    metrics, whole = result["metrics"], f"L_{result['truth']['num_samples']}"
+    table = Table(title=Text("beside the exact log p(x), in nats"), title_justify="left")
+    table.add_column("estimate")
+    for title in ("mean", "below exact", "at most", "pass", "cover, of those", "wrong", "wrong, unflagged"):
+        table.add_column(title, justify="right")
+    table.add_row(f"exact ({exact['method']})", f"{metrics['log_px']['value']:.3f}", *[""] * 6)
+    names = {
+        "log_px_is": str(result["truth"].get("proposal", "proposal chosen for each example")),
+        whole: f"{whole}: the encoder's q(z|x)",
+    }
+    for name, words in names.items():
+        row = exact[name]
+        covered = row["coverage_where_passing"]
+        table.add_row(
+            Text(words),
+            f"{row['mean']:.3f}",
+            f"{row['short_mean']:.4f}",
+            f"{row['short_max']:.2f}",
+            f"{row['share_passing']:.1%}",
+            "" if covered is None else f"{covered:.1%}",
+            str(row["wrong"]),
+            str(len(row["wrong_and_passing"])),
+        )
+    return table

@@ -62,7 +62,7 @@ class Choice:
         """Return log p(x, z) in nats, in float64."""
         return log_joint(self.model, x, z)
 
-    def second_opinion(self, log_px: Float[Tensor, " B"], error: Float[Tensor, " B"]) -> dict[str, Tensor]:
+    def second_opinion(self, log_px: Float[Tensor, " B"], error: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Return by how many standard errors the pilot's estimate of log p(x) lies above another one.
 
         The pilot also looks where the encoder does not: from the prior, and around q. What it finds and the estimate
@@ -71,7 +71,7 @@ class Choice:
         opinion, own = self.pilot.log_mean_weight(), self.pilot.log_mean_weight_se()
         distance = (opinion - log_px) / (own.square() + error.square()).sqrt().clamp(min=1e-9)
         # A hundredth of a nat is not worth a warning, however small the errors are.
-        return {"missed": torch.where(opinion - log_px > 0.01, distance, 0.0)}
+        return torch.where(opinion - log_px > 0.01, distance, 0.0)
 
 
 def choose(

@@ -14,7 +14,7 @@ from elbo_bench.evaluation.blocks import score_examples
 from elbo_bench.evaluation.encoder_pass import Drawable
 from elbo_bench.evaluation.evaluator import Bound, Evaluation, Evaluator, Request, Tier
 from elbo_bench.evaluation.exact import Exact, exact_log_p_x
-from elbo_bench.evaluation.metrics import exact_mean, mean_over_examples, plain_metric, trusted
+from elbo_bench.evaluation.metrics import exact_mean, mean_over_examples, passes, plain_metric, trusted
 from elbo_bench.evaluation.proposals import NAMES
 from elbo_bench.evaluation.sampler import ImportanceSampler, ceiling
 
@@ -111,7 +111,7 @@ class Importance(Evaluator):
         estimator = f"importance sampling, proposal={self.proposal}"
         exact = exact_log_p_x(model, x, workers=self.workers, request=request) if self.truth == "auto" else None
         if exact is not None:
-            diagnostics["exact"] = _set_exact(examples, exact, passing)
+            diagnostics["exact"] = _set_exact(examples, exact, passing, self.num_samples)
             tier, estimator, cost = "exact", exact.method, cost + exact.decoder_evaluations
         return Evaluation(
             examples=examples,
@@ -156,26 +156,41 @@ def evaluate(
 
 
 def _set_exact(
-    examples: dict[str, np.ndarray], exact: Exact, passing: Bool[np.ndarray, " N"]
-) -> dict[str, float | int | str]:
+    examples: dict[str, np.ndarray], exact: Exact, passing: Bool[np.ndarray, " N"], num_samples: int
+) -> dict[str, Any]:
     """Put exact values in the place of the estimates, which stay under `log_px_is`; return how good these were."""
     estimate, error = examples["log_px"], examples["log_px_se"]
-    missed = exact.log_px - estimate
     examples |= {"log_px_is": estimate, "log_px_is_se": error, "log_px": exact.log_px, "log_px_se": exact.error}
     for gap in [name for name in examples if name.endswith("_gap")]:
         bound = gap.removesuffix("_gap") if gap != "elbo_gap" else "elbo_mc"
         examples[gap] = exact.log_px - examples[bound]
         examples[f"{gap}_se"] = np.hypot(exact.error, examples[f"{bound}_se"])
-    wrong = np.abs(missed) > np.maximum(4 * error, 0.25)
-    covered = np.abs(missed) <= 1.96 * error + exact.error
+    whole = f"L_{num_samples}"
+    by_encoder = passes(
+        examples[f"{whole}_se"], examples["encoder_pareto_k"], examples.get("encoder_missed", np.zeros(len(passing)))
+    )
     return {
         "method": exact.method,
         "error_max": float(exact.error.max()),
-        "importance_error_mean": exact_mean(missed),
-        "importance_error_max": float(np.abs(missed).max()),
-        "importance_wrong": int(wrong.sum()),
-        "importance_wrong_and_flagged": int((wrong & ~passing).sum()),
-        **({"coverage_where_passing": float(covered[passing].mean())} if passing.any() else {}),
+        "log_px_is": _beside(examples, "log_px_is", passing),
+        whole: _beside(examples, whole, by_encoder),
+    }
+
+
+def _beside(examples: Mapping[str, np.ndarray], name: str, passing: Bool[np.ndarray, " N"]) -> dict[str, Any]:
+    """Return how good an estimate is where log p(x) is known: how far it lies below, and whether its gate noticed."""
+    short = examples["log_px"] - examples[name]
+    error = np.hypot(examples[f"{name}_se"], examples["log_px_se"])
+    wrong = np.abs(short) > np.maximum(4 * error, 0.25)
+    return {
+        "mean": exact_mean(examples[name]),
+        "short_mean": exact_mean(short),
+        "short_max": float(short.max()),
+        "absolute_mean": exact_mean(np.abs(short)),
+        "share_passing": float(passing.mean()),
+        "coverage_where_passing": float((np.abs(short) <= 1.96 * error)[passing].mean()) if passing.any() else None,
+        "wrong": int(wrong.sum()),
+        "wrong_and_passing": [int(number) for number in examples["id"][wrong & passing]],
     }
 
 

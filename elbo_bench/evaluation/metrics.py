@@ -15,7 +15,7 @@ MISSED_LIMIT = 3.0
 """Standard errors by which a pilot may find more mass than the estimate did."""
 
 
-def trusted(examples: Mapping[str, np.ndarray], prefix: str = "log_px") -> Bool[np.ndarray, " N"]:
+def trusted(examples: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " N"]:
     """Return which examples pass the gate: k-hat <= 0.7, |bias| / SE <= 0.25, and no second opinion to the contrary.
 
     The second opinion, where there is one, is the pilot's, which also looks where the encoder does not: its estimate
@@ -25,13 +25,22 @@ def trusted(examples: Mapping[str, np.ndarray], prefix: str = "log_px") -> Bool[
     `importance` only if every example of it passes.
 
     Args:
-        examples: Columns with `<prefix>_se`, `log_px_bias` and `pareto_k`, and `missed` if there was a pilot.
-        prefix: Name of the estimate.
+        examples: Columns `log_px_se` and `pareto_k`, and `missed` if there was a pilot.
     """
-    error = examples[f"{prefix}_se"]
-    light_tail = (examples["pareto_k"] <= PARETO_K_LIMIT) | (error < 1e-6)
-    passing: np.ndarray = light_tail & (np.abs(examples["log_px_bias"]) <= BIAS_LIMIT * error)
-    return passing & (examples["missed"] <= MISSED_LIMIT) if "missed" in examples else passing
+    missed = examples.get("missed", np.zeros(len(examples["log_px_se"])))
+    return passes(examples["log_px_se"], examples["pareto_k"], missed)
+
+
+def passes(
+    error: Float[np.ndarray, " N"], pareto_k: Float[np.ndarray, " N"], missed: Float[np.ndarray, " N"]
+) -> Bool[np.ndarray, " N"]:
+    """Return which estimates of a log mean weight pass the gate, by their standard error, k-hat and second opinion.
+
+    The bias is the second-order one of the log of a mean, half the squared error, which the jackknife estimates too.
+    """
+    light_tail = (pareto_k <= PARETO_K_LIMIT) | (error < 1e-6)
+    passing: np.ndarray = light_tail & (0.5 * error**2 <= BIAS_LIMIT * error) & (missed <= MISSED_LIMIT)
+    return passing
 
 
 def mean_over_examples(values: Float[np.ndarray, " N"], errors: Float[np.ndarray, " N"]) -> dict[str, Any]:

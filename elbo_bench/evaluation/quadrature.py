@@ -12,8 +12,8 @@ TOLERANCE = 1e-6
 """Nats by which halving the step may still move log p(x)."""
 _POINTS = {1: 1025, 2: 129}  # per dimension of the first grid
 _WIDTH = 8.0  # standard deviations of the prior on each side, to begin with
-_NEGLIGIBLE = 45.0  # nats below its largest point at which an example's integrand on the shared grid is left alone
-_NOTHING = 25.0  # and on its own finer grid, on which a peak cannot hide between two points
+_NEGLIGIBLE = 36.0  # nats below its largest point at which an example's integrand on the shared grid is left alone
+_NOTHING = 18.0  # and on its own finer grid, on which a peak cannot hide between two points
 _CHUNK = 2048
 _MOST_HALVINGS = 12
 _MOST_WIDENINGS = 4

@@ -60,6 +60,7 @@ class ImportanceSampler:
         encoder = EncoderPass(self.model, x, self.num_samples, self.bounds, self.most_samples)
         encoder.run(Noise(self.seed, "evaluate", block).stream(), self.chunk_size)
         columns, gap_se = encoder.columns()
+        own_shape, own_size = encoder.weights.pareto_k(), encoder.weights.effective_sample_size()
         choice = self._choose(x, encoder, block)
         chosen = choice.weights if choice is not None else encoder.weights
         by_encoder = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -71,9 +72,12 @@ class ImportanceSampler:
                     self._draw(choice, name, rows, choice.num_samples, stream, x)
         self._draw_more(choice, encoder, by_encoder, block, x)
         columns |= self._estimates(encoder.weights, chosen, by_encoder)
+        columns |= {"encoder_pareto_k": own_shape, "encoder_ess": own_size}
         columns |= self._gaps(columns, by_encoder, encoder.weights.count, {n: gap_se(n) for n in self._against()})
         if choice is not None:
-            columns |= choice.second_opinion(columns["log_px"], columns["log_px_se"])
+            whole = f"L_{self.num_samples}"
+            columns["missed"] = choice.second_opinion(columns["log_px"], columns["log_px_se"])
+            columns["encoder_missed"] = choice.second_opinion(columns[whole], columns[f"{whole}_se"])
             encoder.broken.merge(choice.broken)
         used = torch.zeros_like(columns["log_px"]) if choice is None else choice.names.double()
         extra = torch.zeros_like(columns["log_px"]) if choice is None else choice.cost + choice.weights.count

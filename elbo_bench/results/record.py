@@ -40,7 +40,7 @@ _KEYS: dict[str, type | UnionType] = {
 }
 _WHERE_PRESENT: dict[str, type | UnionType] = {
     "truth.estimator": str,
-    "diagnostics.share_passing": int | float,
+    "diagnostics.share_passing": int | float | None,
     "diagnostics.pareto_k_max": int | float | None,
     "diagnostics.minus_infinity": dict,
 }
