@@ -92,8 +92,8 @@ def test_too_narrow_a_proposal_is_gated_out(latent_dim: int, scale: float, targe
     passes = trusted(examples)
     without = trusted({name: column for name, column in examples.items() if name != "missed"})
     print(
-        f"D={latent_dim} scale={scale} target_se={target_se}: {covers.mean():.3f} of all cover; {passes.mean():.1%} pass "
-        f"({without.mean():.1%} without the pilot's second opinion), of them {covers[passes].mean():.3f} cover"
+        f"D={latent_dim} scale={scale} target_se={target_se}: {covers.mean():.3f} of all cover; {passes.mean():.1%} pass"
+        f" ({without.mean():.1%} without the pilot's second opinion), of them {covers[passes].mean():.3f} cover"
     )
     assert covers.mean() < 0.93, "an interval that covers all the same would test nothing"
     # The weights that were never drawn cannot be seen. A run passes only if each of its examples does, so even a set

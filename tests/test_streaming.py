@@ -15,7 +15,15 @@ from linear_gaussian_case import Fixed, linear_gaussian, observations, trials
 from torch import Tensor
 
 from elbo_bench.draws import Draws, draw
-from elbo_bench.evaluation.streaming import GroupedBound, GroupedWeights, NonFinite, PairedMoments, TailWeights
+from elbo_bench.evaluation.pareto import pareto_k, tail_size
+from elbo_bench.evaluation.streaming import (
+    GroupedBound,
+    GroupedWeights,
+    NonFinite,
+    PairedMoments,
+    TailWeights,
+    WeightSummary,
+)
 
 B = 4
 # Where a stream of up to 40 samples is cut; a cut that comes twice makes an empty piece.
@@ -269,3 +277,163 @@ def test_which_examples_met_what_is_no_weight(edges: list[int]) -> None:
     assert broken.nan.tolist() == [False, True, False, False, True]
     # A weight of zero is a weight.
     assert broken.infinite.tolist() == [False, False, True, False, True]
+
+
+# --- groups side by side, and examples with as many samples as each was given ---
+
+
+class Sized:
+    """A bound of everything in the draws, of as many samples as are asked for."""
+
+    def __init__(self, samples_required: int) -> None:
+        self.samples_required = samples_required
+
+    def __call__(self, draws: Draws) -> Tensor:
+        assert len(draws.z) == self.samples_required
+        ramp = torch.arange(1.0, 1 + len(draws.z), dtype=torch.float64)[:, None]
+        drawn = torch.logsumexp(ramp * draws.log_w, 0) - draws.analytic_kl() + draws.posterior_entropy()
+        return drawn + draws.z.amax((0, 2)) * draws.log_p_z.mean(0) - draws.log_q_z_given_x[-1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64])
+@pytest.mark.parametrize("chunk", [1, 4, 11, 50, 200])
+def test_groups_side_by_side_are_what_one_group_at_a_time_is(size: int, chunk: int) -> None:
+    model, x, count = linear_gaussian(), observations(), 150
+    noise = torch.randn(count, B, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        draws = draw(model, x, count, Fixed(noise))
+        bound = Sized(size)
+        together = GroupedBound(bound, size, B, lambda times: model.posterior(x.repeat(times, 1)))
+        alone = GroupedBound(bound, size, B)
+        for start in range(0, count, chunk):
+            together.update(draws.samples(start, min(count, start + chunk)))
+            alone.update(draws.samples(start, min(count, start + chunk)))
+        values = np.stack([bound(draws.samples(i, i + size)) for i in range(0, count - size + 1, size)])
+    assert together.moments.count == alone.moments.count == count // size
+    for found in (together.moments, alone.moments):
+        np.testing.assert_allclose(found.mean(), values.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(found.mean_se(), se_of_mean(values), rtol=1e-9)
+    for estimate in ("mean", "log_mean_weight", "effective_sample_size"):
+        np.testing.assert_allclose(
+            getattr(together.moments, estimate)(), getattr(alone.moments, estimate)(), rtol=1e-12, atol=1e-12
+        )
+    np.testing.assert_allclose(together.moments.gap_se(), alone.moments.gap_se(), rtol=1e-9)
+
+
+def test_many_groups_are_one_call_of_the_bound() -> None:
+    model, x = linear_gaussian(), observations()
+    calls: list[tuple[int, ...]] = []
+
+    def bound(draws: Draws) -> Tensor:
+        calls.append(tuple(draws.z.shape))
+        return draws.log_w.mean(0)
+
+    with torch.no_grad():
+        draws = draw(model, x, 23, Fixed(torch.zeros(1, 1, 1, dtype=torch.float64)))
+        grouped = GroupedBound(bound, 3, B, lambda times: model.posterior(x.repeat(times, 1)))
+        grouped.update(draws)
+    assert calls == [(3, 7 * B, 3)]
+    assert grouped.moments.count == 7
+
+
+@pytest.mark.parametrize("size", [1, 3, 300, 2000])
+@pytest.mark.parametrize("chunk", [1, 100, 700, 5000])
+def test_the_tail_is_the_same_however_much_waits(size: int, chunk: int) -> None:
+    log_w = np.random.default_rng(0).normal(size=(2600, B))
+    log_w[::7, 1] = -math.inf
+    tail = TailWeights(size, B)
+    for start in range(0, len(log_w), chunk):
+        tail.update(torch.from_numpy(log_w[start : start + chunk]))
+        if start == 7 * chunk:
+            tail.sorted()  # a look in between changes nothing
+    np.testing.assert_array_equal(tail.sorted(), np.sort(log_w, axis=0)[-size:])
+
+
+def alone(log_w: np.ndarray) -> WeightSummary:
+    summary = WeightSummary(log_w.shape[1], len(log_w))
+    summary.update(torch.from_numpy(log_w))
+    return summary
+
+
+ESTIMATES = ("log_mean_weight", "log_mean_weight_se", "effective_sample_size", "largest_share", "pareto_k")
+
+
+@hypothesis.given(stream=streams(min_size=6), edges=cuts, offset=offsets)
+@trials(60)
+def test_a_summary_is_numpy_s_on_the_whole_array(
+    stream: tuple[np.ndarray, np.ndarray], edges: list[int], offset: float
+) -> None:
+    log_w = stream[0] + offset
+    log_w[2::5, 2] = -math.inf
+    summary = WeightSummary(B, len(log_w))
+    for piece in pieces(log_w, edges):
+        if len(piece):
+            summary.update(piece)
+    weights = relative_weights(log_w)
+    expected = scipy.special.logsumexp(log_w, axis=0) - math.log(len(log_w))
+    assert summary.count.tolist() == [len(log_w)] * B
+    np.testing.assert_allclose(summary.log_mean_weight(), expected, rtol=1e-13, atol=1e-11)
+    np.testing.assert_allclose(summary.log_mean_weight_se(), se_of_mean(weights), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(summary.effective_sample_size(), len(log_w) ** 2 / (weights**2).sum(0), rtol=1e-9)
+    np.testing.assert_allclose(summary.largest_share(), weights.max(0) / weights.sum(0), rtol=1e-10)
+
+
+def test_rows_are_summarised_as_if_each_were_alone() -> None:
+    generator = np.random.default_rng(1)
+    counts = [3000, 40, 700, 10, 700]
+    columns = [generator.standard_t(3, size=(count, 1)) - 50.0 * index for index, count in enumerate(counts)]
+    columns[2][5] = -math.inf
+    summary = WeightSummary(5, 3000)
+    given = [0] * 5
+    for rows, number in [([0, 1, 2, 3, 4], 10), ([4, 0, 2], 30), ([1], 30), ([2, 0, 4], 660), ([0], 2300)]:
+        pieces_of = [columns[row][given[row] : given[row] + number] for row in rows]
+        for row in rows:
+            given[row] += number
+        summary.update(torch.from_numpy(np.concatenate(pieces_of, axis=1)), torch.tensor(rows))
+    assert given == counts
+    assert summary.count.tolist() == counts
+    for row, column in enumerate(columns):
+        single = alone(column)
+        for estimate in ESTIMATES:
+            found, expected = getattr(summary, estimate)()[row], getattr(single, estimate)()[0]
+            np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12, err_msg=estimate)
+        largest = np.sort(column, axis=0)[-(tail_size(len(column)) + 1) :]
+        np.testing.assert_allclose(summary.pareto_k()[row], pareto_k(largest)[0], rtol=1e-10)
+    assert summary.pareto_k().isnan().tolist() == [False, False, False, True, False]
+
+
+def test_a_row_that_got_no_more_keeps_its_bits() -> None:
+    log_w = np.random.default_rng(2).normal(size=(97, B))
+    summary, before = WeightSummary(B, 400), alone(log_w)
+    summary.update(torch.from_numpy(log_w))
+    summary.update(torch.full((300, 2), 40.0, dtype=torch.float64), torch.tensor([3, 1]))
+    for estimate in ESTIMATES:
+        found, expected = getattr(summary, estimate)(), getattr(before, estimate)()
+        assert found[[0, 2]].tolist() == expected[[0, 2]].tolist(), estimate
+    assert summary.count.tolist() == [97, 397, 97, 397]
+    assert bool((summary.log_mean_weight()[[1, 3]] > 39).all())
+
+
+def test_a_row_without_samples_has_no_shape_and_disturbs_none() -> None:
+    summary = WeightSummary(3, 100)
+    summary.update(torch.randn(100, 1, dtype=torch.float64), torch.tensor([1]))
+    assert summary.count.tolist() == [0, 100, 0]
+    assert summary.pareto_k().isnan().tolist() == [True, False, True]
+    assert summary.log_mean_weight().isfinite().tolist() == [False, True, False]
+
+
+def test_what_is_no_weight_is_found_in_its_row_and_zeros_of_others_are_not_taken_over() -> None:
+    broken, other = NonFinite(5), NonFinite(5)
+    log_w = torch.zeros(6, 3, dtype=torch.float64)
+    log_w[1, 0], log_w[4, 1], log_w[2, 2] = math.nan, math.inf, -math.inf
+    other.update_rows(log_w, torch.tensor([4, 0, 2]))
+    assert other.nan.tolist() == [False, False, False, False, True]
+    assert other.infinite.tolist() == [True, False, False, False, False]
+    whole = torch.zeros(2, 5, dtype=torch.float64)
+    whole[0, 3], whole[1, 2] = -math.inf, math.nan
+    broken.update(whole)
+    other.update(torch.full((1, 5), -math.inf, dtype=torch.float64))
+    broken.merge(other)
+    assert broken.nan.tolist() == [False, False, True, False, True]
+    assert broken.infinite.tolist() == [True, False, False, False, False]
+    assert broken.zero.tolist() == [False, False, False, True, False]

