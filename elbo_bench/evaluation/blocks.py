@@ -88,7 +88,7 @@ def refuse_non_finite(rows: Rows, numbers: np.ndarray) -> None:
     for name, column in rows.items():
         if name in ("nan", "infinite"):
             broken[name] = column
-        elif name not in ("zero", "pareto_k"):  # k-hat is NaN where the tail has no shape, and that is no error
+        elif name != "zero" and not name.endswith("pareto_k"):  # k-hat is NaN where the tail has no shape, and that is no error
             finite = np.isfinite(column).reshape(len(column), -1).all(1)
             broken[name] = np.asarray(~finite if name.startswith("log_px") else ~(finite | zero))
     bad = np.asarray(np.stack(list(broken.values())).any(0))
