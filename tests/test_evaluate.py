@@ -282,7 +282,7 @@ def test_too_narrow_a_proposal_is_a_lower_bound_only(data: Tensor) -> None:
 
 
 def test_a_bound_must_fit_twice_and_there_must_be_an_example(data: Tensor) -> None:
-    with pytest.raises(ValueError, match="takes two values.: at least 22"):
+    with pytest.raises(ValueError, match="at least 22"):
         evaluate(true_model(), data[:3], num_samples=21, bounds={"bound": IWAE(num_samples=11)})
     with pytest.raises(ValueError, match="no example"):
         evaluate(true_model(), data[:0], num_samples=21)

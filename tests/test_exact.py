@@ -1,5 +1,6 @@
 """Exact log p(x): a closed form, a sum over states, and quadrature, each against the others."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from elbo_bench.data_info import DataInfo
 from elbo_bench.distributions import BernoulliArray, DiagonalNormal, standard_normal
 from elbo_bench.evaluation import evaluate
 from elbo_bench.evaluation.evaluator import Request
-from elbo_bench.evaluation.exact import exact_log_p_x, exact_method, states
+from elbo_bench.evaluation.exact import Exact, exact_log_p_x, exact_method, states
 from elbo_bench.models.linear_gaussian import LinearGaussian
 from elbo_bench.models.mlp import MLP
 
@@ -63,12 +64,35 @@ def test_quadrature_follows_a_posterior_that_lies_far_out() -> None:
     assert np.abs(log_px - model.known.double().log_p_x(x).detach().numpy()).max() < 1e-6
 
 
-def test_an_integrand_that_is_still_there_at_the_edge_is_named() -> None:
+def test_an_integrand_that_is_still_there_at_the_edge_has_no_exact_value() -> None:
     model = Hidden(1, 0.05)
     x = torch.zeros(3, 5)
     x[1] = 200 * model.known.weight.detach()[:, 0]  # its posterior lies 200 standard deviations out
-    with pytest.raises(Exception, match="example 1: error is inf"):
-        exact(model, x)
+    assert exact_log_p_x(model, x, workers=1, request=Request()) is None
+    assert evaluate(model, x, num_samples=100).tier == "lower-bound-only"
+
+
+def test_an_integral_that_lies_below_a_lower_bound_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    def halved(*arguments: object, **keys: object) -> Exact:
+        found = exact_log_p_x(*arguments, **keys)  # type: ignore[arg-type]
+        assert found is not None
+        return dataclasses.replace(found, log_px=found.log_px - np.log(2) * (np.arange(6) == 4))
+
+    monkeypatch.setattr("elbo_bench.evaluation.importance.exact_log_p_x", halved)
+    model, x = Hidden(2), torch.randn(6, 5, generator=torch.Generator().manual_seed(4))
+    result = evaluate(model, x, num_samples=2000, ids=torch.arange(10, 16))
+    assert result.diagnostics["exact_contradicted"] == [14]
+    assert result.tier != "exact"
+    assert "log_px_is" not in result.examples
+
+
+def test_latents_decoded_for_the_grid_are_counted_once_for_all() -> None:
+    model, x = Hidden(1), torch.randn(129, 5, generator=torch.Generator().manual_seed(4))
+    found = [exact_log_p_x(model, x[:n], workers=1, request=Request()) for n in (1, 128, 129)]
+    one, block, two = (each.decoder_evaluations for each in found if each is not None)
+    assert one >= 2049
+    assert 2049 <= block < 2 * 2049 + 128 * 2049
+    assert two - block >= 2049
 
 
 class Discrete(nn.Module):

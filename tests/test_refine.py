@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from elbo_bench.data_info import DataInfo
 from elbo_bench.distributions import DiagonalNormal, standard_normal
-from elbo_bench.evaluation.refine import HESSIAN_COST, NUM_STARTS, Effort, Refined, _distinct, affordable, refine
+from elbo_bench.evaluation.refine import HESSIAN_COST, Effort, Refined, _distinct, affordable, num_starts, refine
 from elbo_bench.models.mlp import MLP
 from elbo_bench.noise import Noise
 
@@ -295,14 +295,14 @@ def test_the_effort_never_costs_more_than_the_budget(num_dims: int) -> None:
         some = True
         per_mode = HESSIAN_COST * num_dims * (1 + 2 * effort.corrections) + 1
         # A gradient counts two, and the modes are looked at once more.
-        cost = (2 * effort.ascent_steps + 1) * NUM_STARTS + per_mode * effort.most_modes
+        cost = (2 * effort.ascent_steps + 1) * num_starts(num_dims) + per_mode * effort.most_modes
         assert cost <= budget, (budget, effort)
         assert 10 <= effort.ascent_steps <= 50
-        assert 1 <= effort.most_modes <= NUM_STARTS
+        assert 1 <= effort.most_modes <= num_starts(num_dims)
         assert 0 <= effort.corrections <= 3
     assert some
     plenty = affordable(num_dims, 10**6)
-    assert plenty == Effort(50, NUM_STARTS, 3)
+    assert plenty == Effort(50, num_starts(num_dims), 3)
 
 
 def test_the_stated_cost_is_what_was_decoded() -> None:

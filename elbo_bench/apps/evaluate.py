@@ -45,10 +45,10 @@ def run(arguments: argparse.Namespace) -> None:
     components = Components.build(cfg, catalogue)
     components.split()
     scored = _load_weights(components.model, folder, recorded, checkpoint)
+    if arguments.force and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
+        discard_blocks(target)  # before other ranks are started, which may already save theirs
     device = _launch(make("trainer", TrainerOptions, cfg, catalogue))
     components.model.to(device)
-    if arguments.force:
-        discard_blocks(target)
     evaluation, seconds = components.score(target)
     rank, world_size = rank_and_world_size()
     if rank == 0:

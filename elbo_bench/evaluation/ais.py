@@ -44,7 +44,7 @@ class AIS(Evaluator):
         start: Where the chains begin: `prior`, or `encoder`, the model's q(z|x).
     """
 
-    num_chains: Annotated[int, Field(ge=2)] = 16
+    num_chains: Annotated[int, Field(ge=2)] = 24
     num_temperatures: PositiveInt = 1000
     num_leapfrog: PositiveInt = 3
     schedule: Schedule = "sigmoid"
@@ -71,7 +71,9 @@ class AIS(Evaluator):
             path = Path.of(model, x, self.start, pilot)
             steps = annealing.tune(path, pilot)
             run = annealing.forward(path, steps, Noise(request.seed, "annealing-forward", block).stream())
-            broken = {"nan": torch.isnan(run.log_w).any(0) | torch.isnan(steps).any(0)}
+            # Every move by a scale that is no number is rejected: the weights alone would not show it.
+            unscaled = ~torch.isfinite(path.end_scale).flatten(1).all(1)
+            broken = {"nan": torch.isnan(run.log_w).any(0) | torch.isnan(steps).any(0) | unscaled}
             broken["infinite"] = (run.log_w == math.inf).any(0)
             broken["zero"] = (run.log_w == -math.inf).any(0)
             columns = {**mean_weight(run.log_w), "acceptance": run.acceptance.mean(0), **broken}

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel, draw_from, sample, score
+from elbo_bench.errors import RunFailedError
 from elbo_bench.evaluation.ais import mean_weight
 from elbo_bench.evaluation.annealing import Annealing, Path, Schedule, Start
 from elbo_bench.evaluation.blocks import score_examples
@@ -78,17 +79,20 @@ class BDMC(Evaluator):
             model, x, simulate_and_score, block_size=self.block_size, workers=self.workers, request=request
         )
         count, width = len(examples["id"]), examples["width"]
-        eubo = mean_over_examples(examples["eubo"], np.zeros(count))
         per_example = 2 * annealing.run_evaluations + annealing.pilot_evaluations + self.num_chains + 1
         return Evaluation(
             examples=examples,
             metrics={
                 **{
                     name: mean_over_examples(examples[name], examples[f"{name}_se"])
-                    for name in ("log_px_lower", "log_px_upper", "width", "elbo_mc")
+                    for name in ("log_px_lower", "elbo_mc")
                 },
-                # One exact sample an example: its Monte Carlo error is part of the error over the examples.
-                "eubo": plain_metric(eubo["value"], count, "nats", eubo["se"]),
+                # One exact sample an example, from which every reverse chain starts: the chains do not show its error,
+                # which is part of the error over the examples.
+                **{
+                    name: {**mean_over_examples(examples[name], np.zeros(count)), "se_mc": None}
+                    for name in ("log_px_upper", "width", "eubo")
+                },
                 **{
                     name: plain_metric(exact_mean(examples[name]), count, "share")
                     for name in ("acceptance_forward", "acceptance_reverse")
@@ -112,7 +116,10 @@ def simulate(
     """Return pairs (z, x) of the model's joint distribution, as many and of the shape and dtype of `like`."""
     stream = noise.stream()
     z = sample(model.prior(), len(like), stream, like=like, reparameterised=False)
-    x = sample(model.likelihood(z), 1, stream, like=like, reparameterised=False)[0]
+    try:
+        x = sample(model.likelihood(z), 1, stream, like=like, reparameterised=False)[0]
+    except RuntimeError as error:  # torch's, of probabilities that are none
+        raise RunFailedError(f"the model cannot be sampled from: {str(error).splitlines()[0]}") from None
     return z, x.reshape(like.shape).to(like.dtype)
 
 
@@ -133,9 +140,7 @@ def _score(
         "log_px_lower": lower["log_px_lower"],
         "log_px_lower_se": lower["log_px_lower_se"],
         "log_px_upper": -upper["log_px_upper"],
-        "log_px_upper_se": upper["log_px_upper_se"],
         "width": -upper["log_px_upper"] - lower["log_px_lower"],
-        "width_se": torch.hypot(lower["log_px_lower_se"], upper["log_px_upper_se"]),
         "eubo": score(model, path.posterior, x, z[None]).log_w[0].double(),
         "elbo_mc": elbo.mean(0),
         "elbo_mc_se": elbo.std(0) / math.sqrt(len(elbo)),
@@ -143,7 +148,8 @@ def _score(
         "acceptance_reverse": down.acceptance.mean(0),
     }
     weights = torch.cat([up.log_w, down.log_w])
-    columns["nan"] = torch.isnan(weights).any(0) | torch.isnan(steps).any(0)
+    unscaled = ~torch.isfinite(path.end_scale).flatten(1).all(1)
+    columns["nan"] = torch.isnan(weights).any(0) | torch.isnan(steps).any(0) | unscaled
     columns["infinite"] = (weights == math.inf).any(0)
     columns["zero"] = (weights == -math.inf).any(0)
     return {name: column.cpu().numpy() for name, column in columns.items()}

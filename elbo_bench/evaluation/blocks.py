@@ -61,7 +61,10 @@ def score_examples(
         kept = min(block_size, len(x) - first)
         rows = finished.load(block)
         if rows is None:
-            rows = score(x[inside.to(x.device)].to(device, dtype), block)
+            try:
+                rows = score(x[inside.to(x.device)].to(device, dtype), block)
+            except ValueError as error:  # what an evaluator refuses it refuses before: this is the model's
+                raise RunFailedError(f"examples {numbers[first]} to {numbers[first + kept - 1]}: {error}") from error
             rows = {name: column[:kept] for name, column in rows.items()}
             refuse_non_finite(rows, numbers[first : first + kept])
             finished.save(block, rows)
@@ -88,7 +91,9 @@ def refuse_non_finite(rows: Rows, numbers: np.ndarray) -> None:
     for name, column in rows.items():
         if name in ("nan", "infinite"):
             broken[name] = column
-        elif name != "zero" and not name.endswith("pareto_k"):  # k-hat is NaN where the tail has no shape, and that is no error
+        elif name != "zero" and not name.endswith(
+            "pareto_k"
+        ):  # k-hat is NaN where the tail has no shape, and that is no error
             finite = np.isfinite(column).reshape(len(column), -1).all(1)
             broken[name] = np.asarray(~finite if name.startswith("log_px") else ~(finite | zero))
     bad = np.asarray(np.stack(list(broken.values())).any(0))

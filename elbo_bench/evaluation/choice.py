@@ -17,6 +17,7 @@ from elbo_bench.evaluation.streaming import NonFinite, WeightSummary
 from elbo_bench.noise import NoiseStream
 
 _TEMPER = 0.25  # power of the weights by which starts are drawn: some apart from the best
+_MOST_PILOT = 1000  # samples of a pilot, which are held at once: memory must not grow with K
 _APART = 0.35  # distance between starts, so that they are not all in the basin of the best
 _LEAST_SHARE_DRAWN = 0.25  # of the budget; the pilot and the fitting may not take more than the rest
 
@@ -33,7 +34,10 @@ class Choice:
         cost: Decoder evaluations spent on each example so far.
         weights: Log-weights drawn from the proposals, other than the encoder's own.
         broken: What was met that is no number.
-        pilot: The log-weights of the pilot, for a second opinion.
+        pilot: The log-weights of the pilot, for a second opinion; None if there was none.
+        refined: The distributions that were fitted, if any were.
+        widening: How much wider than q a widened proposal is.
+        prior_share: What a defensive mixture draws from the prior.
     """
 
     model: LatentVariableModel
@@ -43,7 +47,7 @@ class Choice:
     cost: Float[Tensor, " B"]
     weights: WeightSummary
     broken: NonFinite
-    pilot: WeightSummary
+    pilot: WeightSummary | None
     refined: Refined | None
     widening: float
     prior_share: float
@@ -63,16 +67,18 @@ class Choice:
         """Return log p(x, z) in nats, in float64."""
         return log_joint(self.model, x, z)
 
-    def second_opinion(self, log_px: Float[Tensor, " B"], error: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Return by how many standard errors the pilot's estimate of log p(x) lies above another one.
+    def second_opinion(self, log_px: Float[Tensor, " B"], error: Float[Tensor, " B"]) -> dict[str, Tensor]:
+        """Return by how much the pilot's estimate of log p(x) lies above another one: in nats, in standard errors.
 
         The pilot also looks where the encoder does not: from the prior, and around q. What it finds and the estimate
         did not is mass that was missed.
         """
+        if self.pilot is None:
+            return {}
         opinion, own = self.pilot.log_mean_weight(), self.pilot.log_mean_weight_se()
-        distance = (opinion - log_px) / (own.square() + error.square()).sqrt().clamp(min=1e-9)
-        # A hundredth of a nat is not worth a warning, however small the errors are.
-        return torch.where(opinion - log_px > 0.01, distance, 0.0)
+        nats = (opinion - log_px).clamp(min=0)  # -inf, where the pilot hit nothing, is no opinion
+        errors = nats / (own.square() + error.square()).sqrt().clamp(min=1e-9)
+        return {"missed": nats, "missed_errors": torch.where(nats > 0, errors, 0.0)}
 
 
 def choose(
@@ -106,17 +112,26 @@ def choose(
     rows = torch.arange(size, device=device)
     pool = _pilot_pool(model, posterior, factor, size, device)
     cost = torch.full((size,), float(num_pilot), dtype=torch.float64, device=device)
-    z = pool.draw(max(num_pilot, 1), stream, x)
+    refined: Refined | None = None
+    if not num_pilot:
+        return Choice(
+            model=model,
+            x=x,
+            names=torch.full((size,), NAMES.index(wanted), device=device),
+            num_samples=budget,
+            cost=cost,
+            weights=WeightSummary(size, most_samples, device),
+            broken=NonFinite(size, device),
+            pilot=None,
+            refined=None,
+            widening=factor,
+            prior_share=prior_share,
+        )
+    z = pool.draw(num_pilot, stream, x)
     joint = _log_joint_in_chunks(model, x, z, chunk_size)
     log_pool = pool.log_prob(z)
-    refined: Refined | None = None
     if wanted in ("refined", "auto"):
         effort = _affordable(posterior, budget, num_pilot)
-        if effort is None and wanted == "refined":
-            raise ValueError(
-                f"proposal=refined: {budget} samples do not pay for fitting a latent of shape "
-                f"{tuple(posterior.event_shape)}; it must be a vector, and num_samples larger"
-            )
         if effort is not None:
             refined = _fit(model, x, posterior, z, joint - log_pool, effort, stream)
             cost = cost + refined.cost
@@ -157,6 +172,31 @@ def choose(
         widening=factor,
         prior_share=prior_share,
     )
+
+
+def num_pilot(num_samples: int, share: float) -> int:
+    """Return the samples of a pilot: 0 for no share, else at least the two that an error takes."""
+    return max(2, min(_MOST_PILOT, round(share * num_samples))) if share else 0
+
+
+def check_proposal(posterior: Distribution, wanted: Name | Literal["auto"], num_samples: int, pilot: int) -> None:
+    """Refuse a proposal that does not exist for a kind of latent, or that the samples do not pay for.
+
+    Raises:
+        ValueError: So it is; the line says what to change.
+    """
+    if wanted in ("widened", "refined") and widen(posterior, 1.0) is None:
+        raise ValueError(
+            f"proposal={wanted}: it needs a latent that is a real vector, and a q(z|x) with mean and scale; "
+            "did you mean proposal=mixture?"
+        )
+    if wanted == "refined" and _affordable(posterior, num_samples, pilot) is None:
+        num_dims = int(posterior.event_shape[0])
+        enough = next(k for k in range(100, 10**7, 100) if _affordable(posterior, k, k // 10) is not None)
+        raise ValueError(
+            f"num_samples={num_samples} does not pay for proposal=refined of {num_dims} latent dimensions: "
+            f"about {enough} do"
+        )
 
 
 def log_joint(

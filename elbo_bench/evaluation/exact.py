@@ -19,6 +19,8 @@ from elbo_bench.evaluation.quadrature import Quadrature, cross_log_prob
 Method = Literal["closed form", "enumeration", "quadrature"]
 MOST_STATES = 2**17
 """Largest number of values of a discrete latent that are summed over."""
+LARGEST_ERROR = 1e-3
+"""Nats beyond which a quadrature's own error makes it no exact value."""
 _BLOCK = 128  # examples for which the latents are decoded anew
 _CHUNK = 1024  # latents decoded at once
 
@@ -66,7 +68,7 @@ def exact_method(model: object) -> Method | None:
 def exact_log_p_x(
     model: object, x: Float[Tensor, "N *data"], *, workers: int | Literal["auto"], request: Request
 ) -> Exact | None:
-    """Return exact log p(x) of every example, or None where there is no way.
+    """Return exact log p(x) of every example, or None where there is no way, or it does not converge.
 
     Quadrature and enumeration compute in float64, on a copy of the model: a sum over a hundred thousand latents is
     only as exact as its terms.
@@ -84,7 +86,8 @@ def exact_log_p_x(
     def score(x: Tensor, _block: int) -> Rows:
         if isinstance(model, HasLogPX):
             log_px = model.log_p_x(x).double()
-            columns = {"log_px": log_px, "error": torch.zeros_like(log_px), "count": torch.zeros_like(log_px)}
+            nothing = torch.zeros_like(log_px)
+            columns = {"log_px": log_px, "error": nothing, "count": nothing, "grid": nothing}
         elif quadrature is not None:
             columns = quadrature.log_p_x(x.double())
         else:
@@ -95,7 +98,9 @@ def exact_log_p_x(
     folder = None if request.folder is None else request.folder / "exact"
     asked = dataclasses.replace(request, folder=folder, bounds={})
     rows = score_examples(precise, x, score, block_size=_BLOCK, workers=workers, request=asked)
-    return Exact(method, rows["log_px"], rows["error"], int(rows["count"].sum()))
+    if float(rows["error"].max()) > LARGEST_ERROR:
+        return None
+    return Exact(method, rows["log_px"], rows["error"], int(rows["count"].sum() + rows["grid"][::_BLOCK].sum()))
 
 
 def num_states(prior: Distribution) -> int | None:
@@ -136,5 +141,6 @@ def _enumerate(model: LatentVariableModel, x: Float[Tensor, "B *data"]) -> dict[
     return {
         "log_px": log_px,
         "error": torch.zeros_like(log_px),
-        "count": torch.full_like(log_px, len(every) / len(x)),
+        "count": torch.zeros_like(log_px),
+        "grid": torch.full_like(log_px, len(every)),
     }

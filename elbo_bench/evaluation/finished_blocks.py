@@ -1,5 +1,6 @@
 """Blocks that are done, on disk: an evaluation that was killed goes on from them."""
 
+import hashlib
 import io
 import os
 import tempfile
@@ -10,6 +11,7 @@ import numpy as np
 from elbo_bench.errors import RunFailedError
 
 Rows = dict[str, np.ndarray]
+_DIGEST = hashlib.sha256().digest_size  # bytes before the content, which is used only if it is what was written
 
 
 class FinishedBlocks:
@@ -30,7 +32,10 @@ class FinishedBlocks:
         if self._folder is None:
             return None
         try:
-            with np.load(io.BytesIO(self._place(block).read_bytes()), allow_pickle=False) as columns:
+            content = self._place(block).read_bytes()
+            if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+                return None
+            with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as columns:
                 return {name: columns[name] for name in columns.files}
         except FileNotFoundError:
             return None
@@ -51,11 +56,11 @@ class FinishedBlocks:
             self._folder.mkdir(parents=True, exist_ok=True)
             descriptor, scratch = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
             with os.fdopen(descriptor, "wb") as file:
-                file.write(buffer.getvalue())
+                file.write(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
             Path(scratch).replace(self._place(block))
         except OSError as error:
             raise RunFailedError(f"{self._folder} cannot be written: {error.strerror or error}") from None
 
     def _place(self, block: int) -> Path:
         assert self._folder is not None
-        return self._folder / f"block-{block:06d}.npz"
+        return self._folder / f"block-{block:06d}"

@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel
-from elbo_bench.evaluation.blocks import score_examples
+from elbo_bench.evaluation.blocks import evaluating, placement, score_examples
+from elbo_bench.evaluation.choice import check_proposal, num_pilot
 from elbo_bench.evaluation.encoder_pass import Drawable
 from elbo_bench.evaluation.evaluator import Bound, Evaluation, Evaluator, Request, Tier
 from elbo_bench.evaluation.exact import Exact, exact_log_p_x
@@ -87,6 +89,7 @@ class Importance(Evaluator):
     ) -> Evaluation:
         """Score the examples."""
         self.check(request.bounds)
+        self._check_proposal(model, x)
         sampler = ImportanceSampler(
             model,
             self.num_samples,
@@ -106,11 +109,16 @@ class Importance(Evaluator):
         posterior_mean = examples.pop("posterior_mean", None)
         passing = trusted(examples)
         diagnostics = _diagnostics(examples, passing, self.num_samples)
+        if self.target_se is not None:
+            diagnostics["share_at_ceiling"] = float((examples["log_px_se"] > self.target_se).mean())
         cost = int(examples["decoded"].sum())
         tier: Tier = "importance" if bool(passing.all()) else "lower-bound-only"
         estimator = f"importance sampling, proposal={self.proposal}"
         exact = exact_log_p_x(model, x, workers=self.workers, request=request) if self.truth == "auto" else None
-        if exact is not None:
+        if exact is not None and bool(contradicted(examples, exact).any()):
+            # A lower bound that lies above: the integral has missed something, and is not used.
+            diagnostics["exact_contradicted"] = examples["id"][contradicted(examples, exact)].tolist()
+        elif exact is not None:
             diagnostics["exact"] = _set_exact(examples, exact, passing, self.num_samples)
             tier, estimator, cost = "exact", exact.method, cost + exact.decoder_evaluations
         return Evaluation(
@@ -121,6 +129,13 @@ class Importance(Evaluator):
             diagnostics=diagnostics,
             decoder_evaluations=cost,
         )
+
+    @torch.no_grad()
+    def _check_proposal(self, model: object, x: Float[Tensor, "N *data"]) -> None:
+        if isinstance(model, LatentVariableModel) and len(x):
+            with evaluating(model):
+                posterior = model.posterior(x[:1].to(*placement(model, x)))
+            check_proposal(posterior, self.proposal, self.num_samples, num_pilot(self.num_samples, self.pilot_share))
 
 
 def evaluate(
@@ -155,6 +170,13 @@ def evaluate(
     return Importance(**keys).evaluate(model, x, Request(seed=seed, ids=ids, bounds=bounds or {}, progress=progress))
 
 
+def contradicted(examples: Mapping[str, np.ndarray], exact: Exact) -> Bool[np.ndarray, " N"]:
+    """Return where the estimate of log p(x), which is biased low, lies clearly above what should be exact."""
+    error = np.hypot(examples["log_px_se"], exact.error)
+    above: np.ndarray = examples["log_px"] - exact.log_px > 5 * error + 1e-3
+    return above
+
+
 def _set_exact(
     examples: dict[str, np.ndarray], exact: Exact, passing: Bool[np.ndarray, " N"], num_samples: int
 ) -> dict[str, Any]:
@@ -166,9 +188,7 @@ def _set_exact(
         examples[gap] = exact.log_px - examples[bound]
         examples[f"{gap}_se"] = np.hypot(exact.error, examples[f"{bound}_se"])
     whole = f"L_{num_samples}"
-    by_encoder = passes(
-        examples[f"{whole}_se"], examples["encoder_pareto_k"], examples.get("encoder_missed", np.zeros(len(passing)))
-    )
+    by_encoder = passes(examples, whole, "encoder_")
     return {
         "method": exact.method,
         "error_max": float(exact.error.max()),

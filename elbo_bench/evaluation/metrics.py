@@ -11,35 +11,38 @@ PARETO_K_LIMIT = 0.7
 """Above it the mean of the weights is not to be trusted (Vehtari et al., 2024)."""
 BIAS_LIMIT = 0.25
 """Largest |bias| / SE at which a 95 % interval still covers: k-hat alone misses it."""
-MISSED_LIMIT = 3.0
-"""Standard errors by which a pilot may find more mass than the estimate did."""
+MISSED_ERRORS = 3.0
+"""Standard errors by which a pilot may find more mass than the estimate did, if it is more than a hundredth of a nat."""
+MISSED_NATS = 0.25
+"""Nats of which it may not find more by 1.64 standard errors: a small pilot sees a missed mode, but not sharply."""
 
 
 def trusted(examples: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " N"]:
     """Return which examples pass the gate: k-hat <= 0.7, |bias| / SE <= 0.25, and no second opinion to the contrary.
 
     The second opinion, where there is one, is the pilot's, which also looks where the encoder does not: its estimate
-    must not lie more than 3 standard errors above. Weights without spread have no k-hat and need none.
+    must not lie clearly above. Weights without spread have no k-hat and need none.
 
     The gate is not proof: weights that were never drawn cannot be seen. A whole evaluation is therefore called
     `importance` only if every example of it passes.
 
     Args:
-        examples: Columns `log_px_se` and `pareto_k`, and `missed` if there was a pilot.
+        examples: Columns `log_px_se` and `pareto_k`, and `missed` and `missed_errors` if there was a pilot.
     """
-    missed = examples.get("missed", np.zeros(len(examples["log_px_se"])))
-    return passes(examples["log_px_se"], examples["pareto_k"], missed)
+    return passes(examples, "log_px", "")
 
 
-def passes(
-    error: Float[np.ndarray, " N"], pareto_k: Float[np.ndarray, " N"], missed: Float[np.ndarray, " N"]
-) -> Bool[np.ndarray, " N"]:
-    """Return which estimates of a log mean weight pass the gate, by their standard error, k-hat and second opinion.
+def passes(examples: Mapping[str, np.ndarray], estimate: str, prefix: str) -> Bool[np.ndarray, " N"]:
+    """Return which examples pass the gate by one estimate, whose diagnostics have names that begin with `prefix`.
 
     The bias is the second-order one of the log of a mean, half the squared error, which the jackknife estimates too.
     """
-    light_tail = (pareto_k <= PARETO_K_LIMIT) | (error < 1e-6)
-    passing: np.ndarray = light_tail & (0.5 * error**2 <= BIAS_LIMIT * error) & (missed <= MISSED_LIMIT)
+    error, pareto_k = examples[f"{estimate}_se"], examples[f"{prefix}pareto_k"]
+    passing: np.ndarray = (pareto_k <= PARETO_K_LIMIT) | (error < 1e-6)
+    passing = passing & (0.5 * error**2 <= BIAS_LIMIT * error)
+    if f"{prefix}missed" in examples:
+        nats, errors = examples[f"{prefix}missed"], examples[f"{prefix}missed_errors"]
+        passing &= ~((nats > 0.01) & (errors > MISSED_ERRORS)) & ~((nats > MISSED_NATS) & (errors > 1.64))
     return passing
 
 

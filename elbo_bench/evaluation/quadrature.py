@@ -14,6 +14,7 @@ _POINTS = {1: 1025, 2: 129}  # per dimension of the first grid
 _WIDTH = 8.0  # standard deviations of the prior on each side, to begin with
 _NEGLIGIBLE = 36.0  # nats below its largest point at which an example's integrand on the shared grid is left alone
 _NOTHING = 18.0  # and on its own finer grid, on which a peak cannot hide between two points
+_NOT_INTEGRATED = 1e6
 _CHUNK = 2048
 _MOST_HALVINGS = 12
 _MOST_WIDENINGS = 4
@@ -39,10 +40,15 @@ class Quadrature:
         self._centre, self._spread = _moments(self._prior, self._dims)
 
     def log_p_x(self, x: Float[Tensor, "B *data"]) -> dict[str, Tensor]:
-        """Return `log_px` in nats, its `error`, what the last halving moved it by, and the latents decoded, `count`."""
+        """Return `log_px` in nats and its `error`, what the last halving moved it by.
+
+        Also `count`, the latents decoded for each example, and `grid`, those decoded once for all of them.
+        """
+        decoded = 0
         for widening in range(_MOST_WIDENINGS):
             width = _WIDTH * 1.5**widening
             log_f, edge = self._shared(x, width)
+            decoded += len(log_f)
             if not bool(edge.any()):
                 break
         step = 2 * width / (_POINTS[self._dims] - 1)
@@ -51,12 +57,12 @@ class Quadrature:
         step /= 2
         fine = torch.logsumexp(log_f, 0) + self._dims * math.log(step) + volume
         error = (fine - coarse).abs()
-        count = torch.full_like(fine, len(log_f) / len(x))
+        count, grid = torch.zeros_like(fine), torch.full_like(fine, decoded)
         for row in torch.nonzero(error > TOLERANCE)[:, 0].tolist():
             self._refine(x[row], log_f[:, row], step, width, fine, error, count, row)
-        # An integrand that is still not negligible at the edge is not integrated: say so by an error that tells.
-        error = torch.where(edge, math.inf, error)
-        return {"log_px": fine, "error": error, "count": count}
+        # An integrand that is still not negligible at the edge is not integrated: its error says so.
+        error = torch.where(edge, _NOT_INTEGRATED, error)
+        return {"log_px": fine, "error": error, "count": count, "grid": grid}
 
     def _shared(self, x: Tensor, width: float) -> tuple[Float[Tensor, "G B"], Tensor]:
         """Return the log integrand on the halved grid, and which examples reach its edge."""

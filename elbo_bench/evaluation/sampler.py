@@ -10,15 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel
-from elbo_bench.evaluation.choice import Choice, choose
+from elbo_bench.evaluation.choice import Choice, choose, num_pilot
 from elbo_bench.evaluation.encoder_pass import Drawable, EncoderPass
 from elbo_bench.evaluation.evaluator import Bound
 from elbo_bench.evaluation.finished_blocks import Rows
 from elbo_bench.evaluation.proposals import NAMES, Name
 from elbo_bench.evaluation.streaming import WeightSummary
 from elbo_bench.noise import Noise, NoiseStream
-
-_MOST_PILOT = 1000  # samples of a pilot, which are held at once: memory must not grow with K
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +74,9 @@ class ImportanceSampler:
         columns |= self._gaps(columns, by_encoder, encoder.weights.count, {n: gap_se(n) for n in self._against()})
         if choice is not None:
             whole = f"L_{self.num_samples}"
-            columns["missed"] = choice.second_opinion(columns["log_px"], columns["log_px_se"])
-            columns["encoder_missed"] = choice.second_opinion(columns[whole], columns[f"{whole}_se"])
+            for prefix, estimate in {"": "log_px", "encoder_": whole}.items():
+                opinion = choice.second_opinion(columns[estimate], columns[f"{estimate}_se"])
+                columns |= {f"{prefix}{name}": column for name, column in opinion.items()}
             encoder.broken.merge(choice.broken)
         used = torch.zeros_like(columns["log_px"]) if choice is None else choice.names.double()
         extra = torch.zeros_like(columns["log_px"]) if choice is None else choice.cost + choice.weights.count
@@ -96,7 +95,7 @@ class ImportanceSampler:
             encoder.posterior,
             wanted=self.proposal,
             budget=self.num_samples,
-            num_pilot=min(_MOST_PILOT, round(self.pilot_share * self.num_samples)),
+            num_pilot=num_pilot(self.num_samples, self.pilot_share),
             widening=self.widening,
             prior_share=self.prior_share,
             most_samples=self.most_samples,

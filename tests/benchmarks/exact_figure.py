@@ -33,7 +33,11 @@ def draw(run: Path, target: Path) -> None:
         alt.Chart(alt.Data(values=points))
         .mark_line(interpolate="step-after", strokeWidth=2)
         .encode(
-            x=alt.X("nats:Q", scale=alt.Scale(type="log", domain=[SMALLEST, 200], nice=False), title="nats below the exact log p(x)"),
+            x=alt.X(
+                "nats:Q",
+                scale=alt.Scale(type="log", domain=[SMALLEST, 200], nice=False),
+                title="nats below the exact log p(x)",
+            ),
             y=alt.Y("share:Q", axis=alt.Axis(format="%"), title="share of images at least so far below"),
             color=alt.Color(
                 "estimate:N",
