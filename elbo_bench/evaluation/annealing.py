@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from elbo_bench.draws import LatentVariableModel, sample
+from elbo_bench.evaluation.evaluator import UnsuitableModelError
 from elbo_bench.evaluation.hmc import Point, point_at, transition
 from elbo_bench.noise import NormalSource
 
@@ -75,7 +76,9 @@ class Path:
         """
         posterior, prior = model.posterior(x), model.prior()
         if _discrete(prior) or _discrete(posterior):
-            raise ValueError("annealing moves latents along gradients, and these are discrete; use importance sampling")
+            raise UnsuitableModelError(
+                "annealing moves latents along gradients, and these are discrete; use importance sampling"
+            )
         end = _scale(posterior, noise, x)
         begin = end if start == "encoder" else _scale(prior, noise, x).expand_as(end)
         return cls(model, x, posterior, start, begin, end)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from elbo_bench.errors import ElboBenchError, RunFailedError
-from elbo_bench.evaluation.evaluator import Request
+from elbo_bench.evaluation.evaluator import Request, UnsuitableModelError
 from elbo_bench.evaluation.finished_blocks import FinishedBlocks, Rows
 
 FLAGS = ("nan", "infinite", "zero")
@@ -63,7 +63,9 @@ def score_examples(
         if rows is None:
             try:
                 rows = score(x[inside.to(x.device)].to(device, dtype), block)
-            except ValueError as error:  # what an evaluator refuses it refuses before: this is the model's
+            except UnsuitableModelError:
+                raise
+            except ValueError as error:  # a distribution of the model's that refuses its own parameters
                 raise RunFailedError(f"examples {numbers[first]} to {numbers[first + kept - 1]}: {error}") from error
             rows = {name: column[:kept] for name, column in rows.items()}
             refuse_non_finite(rows, numbers[first : first + kept])
@@ -133,7 +135,7 @@ def compute_blocks(
     rank, world_size = rank_and_world_size()
     mine = range(rank, num_blocks, world_size)
     done: dict[int, Rows] = {}
-    failure: str | None = None
+    failure: Exception | None = None
     with single_threaded(), concurrent.futures.ThreadPoolExecutor(workers, initializer=_pin_thread) as pool:
         futures = {pool.submit(compute, block): block for block in mine}
         try:
@@ -146,18 +148,23 @@ def compute_blocks(
             if world_size == 1 or not isinstance(error, Exception):
                 raise
             # The other ranks wait for the gathering below: they are told, not left to hang.
-            failure = str(error) if isinstance(error, ElboBenchError) else f"{type(error).__name__}: {error}"
+            known = isinstance(error, ElboBenchError | UnsuitableModelError)
+            failure = (
+                UnsuitableModelError(str(error))
+                if isinstance(error, UnsuitableModelError)
+                else RunFailedError(str(error) if known else f"{type(error).__name__}: {error}")
+            )
     return _gather(done, failure, num_blocks, world_size)
 
 
-def _gather(done: dict[int, Rows], failure: str | None, num_blocks: int, world_size: int) -> list[Rows]:
-    parts: list[tuple[dict[int, Rows], str | None]] = [(done, failure)]
+def _gather(done: dict[int, Rows], failure: Exception | None, num_blocks: int, world_size: int) -> list[Rows]:
+    parts: list[tuple[dict[int, Rows], Exception | None]] = [(done, failure)]
     if world_size > 1:
         parts = [({}, None)] * world_size
         torch.distributed.all_gather_object(parts, (done, failure))
     for _, problem in parts:
         if problem is not None:
-            raise RunFailedError(problem)
+            raise problem
     merged: dict[int, Rows] = {}
     for rows, _ in parts:
         if overlap := merged.keys() & rows.keys():

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from elbo_bench.draws import LatentVariableModel
+from elbo_bench.evaluation.evaluator import UnsuitableModelError
 from elbo_bench.evaluation.proposals import NAMES, Name, Proposal, default_widening, of, widen
 from elbo_bench.evaluation.refine import Effort, Refined, affordable, num_starts, refine
 from elbo_bench.evaluation.streaming import NonFinite, WeightSummary
@@ -97,8 +98,9 @@ def choose(
 ) -> Choice:
     r"""Return the proposal of each example: the one that is wanted, or for `auto` the best by the pilot.
 
-    The pilot draws from q, from q widened, from the prior and from the prior widened; then, for `auto`, from the fitted proposal too. Each
-    candidate's second moment is estimated over *all* draws by the balance heuristic (Veach & Guibas, 1995),
+    The pilot draws from q, from q widened, from the prior and from the prior widened; then, for `auto`, from the fitted
+    proposal too. Each candidate's second moment is estimated over *all* draws by the balance heuristic (Veach & Guibas,
+    1995),
 
     .. math:: E_{q_j}[w_j^2] \approx \frac1n \sum_i \frac{p(x, z_i)^2}{q_j(z_i) q_{pool}(z_i)}
 
@@ -186,7 +188,7 @@ def check_proposal(posterior: Distribution, wanted: Name | Literal["auto"], num_
         ValueError: So it is; the line says what to change.
     """
     if wanted in ("widened", "refined") and widen(posterior, 1.0) is None:
-        raise ValueError(
+        raise UnsuitableModelError(
             f"proposal={wanted}: it needs a latent that is a real vector, and a q(z|x) with mean and scale; "
             "did you mean proposal=mixture?"
         )
@@ -238,7 +240,7 @@ def _proposal(
         return of((posterior, 1.0), num_examples=size, device=device)
     if name == "refined":
         if refined is None:
-            raise ValueError("proposal=refined: nothing was fitted")
+            raise UnsuitableModelError("proposal=refined: nothing was fitted")
         num_dims = refined.loc.shape[-1]
         # The tail that a normal distribution lacks; the more dimensions, the dearer.
         parts = refined.parts(rows, 1 + 0.7 / math.sqrt(num_dims), x.dtype)
@@ -250,7 +252,9 @@ def _proposal(
     wide = widen(posterior, widening)
     if name == "widened":
         if wide is None:
-            raise ValueError("proposal=widened: q(z|x) is no distribution of real vectors with a mean and a scale")
+            raise UnsuitableModelError(
+                "proposal=widened: q(z|x) is no distribution of real vectors with a mean and a scale"
+            )
         return of((wide, 1.0), num_examples=size, device=device)
     around = posterior if wide is None else wide
     return of((around, 1 - prior_share), (model.prior(), prior_share), num_examples=size, device=device)

@@ -18,6 +18,10 @@ Tier = Literal["exact", "sandwiched", "importance", "lower-bound-only", "none"]
 """What an estimate of log p(x) stands on; `"none"` where an evaluator makes none."""
 
 
+class UnsuitableModelError(ValueError):
+    """A model is of a kind that an evaluator cannot score, whatever the example."""
+
+
 @runtime_checkable
 class Bound(Protocol):
     """A function of `Draws` to be evaluated; every objective is one."""

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, MultivariateNormal
 
 from elbo_bench.distributions import DiagonalNormal, FullNormal
 from elbo_bench.draws import LatentVariableModel, draw_from
+from elbo_bench.evaluation.evaluator import UnsuitableModelError
 from elbo_bench.evaluation.streaming import NonFinite
 from elbo_bench.noise import Noise, NormalSource
 
@@ -199,15 +200,19 @@ def start(posterior: Distribution) -> tuple[Float[Tensor, "B D"], Tensor]:
     """
     kind = type(posterior).__name__
     if len(posterior.batch_shape) != 1 or len(posterior.event_shape) != 1:
-        raise ValueError(f"the latent of q(z|x), a {kind}, is no vector, and a best normal is sought for vectors only")
+        raise UnsuitableModelError(
+            f"the latent of q(z|x), a {kind}, is no vector, and a best normal is sought for vectors only"
+        )
     if _is_discrete(posterior):
-        raise ValueError(f"q(z|x), a {kind}, is discrete, and no normal can take its place")
+        raise UnsuitableModelError(f"q(z|x), a {kind}, is discrete, and no normal can take its place")
     if isinstance(posterior, MultivariateNormal):
         return posterior.loc, posterior.scale_tril
     try:
         return posterior.mean, posterior.stddev
     except (NotImplementedError, AttributeError):
-        raise ValueError(f"q(z|x), a {kind}, has no mean and stddev, from which the search for q* starts") from None
+        raise UnsuitableModelError(
+            f"q(z|x), a {kind}, has no mean and stddev, from which the search for q* starts"
+        ) from None
 
 
 def _is_discrete(distribution: Distribution) -> bool:

@@ -12,7 +12,7 @@ PARETO_K_LIMIT = 0.7
 BIAS_LIMIT = 0.25
 """Largest |bias| / SE at which a 95 % interval still covers: k-hat alone misses it."""
 MISSED_ERRORS = 3.0
-"""Standard errors by which a pilot may find more mass than the estimate did, if it is more than a hundredth of a nat."""
+"""Standard errors by which a pilot may find more mass than the estimate did, from a hundredth of a nat on."""
 MISSED_NATS = 0.25
 """Nats of which it may not find more by 1.64 standard errors: a small pilot sees a missed mode, but not sharply."""
 
