@@ -185,7 +185,7 @@ _TORCH_GENERATOR = threading.Lock()
 
 def sample(
     posterior: Distribution, num_samples: int, noise: NormalSource, *, like: Tensor, reparameterised: bool = True
-) -> Shaped[Tensor, "K B *event"]:
+) -> Shaped[Tensor, "K *rest"]:
     """Return K samples of a posterior, made from `noise` alone, with the dtype and device of `like`.
 
     Raises:
@@ -212,7 +212,10 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
         NoClosedFormError: The pair of distributions has none; the line names the pair.
     """
     try:
-        return kl_divergence(q, p)
+        # torch's KL of some families, Bernoulli's for one, does not broadcast.
+        return kl_divergence(
+            q, p.expand(q.batch_shape) if p.batch_shape != q.batch_shape and not hasattr(p, "transport") else p
+        )
     except NotImplementedError:
         raise NoClosedFormError(f"KL between {_name(q)} and {_name(p)} has no closed form") from None
 

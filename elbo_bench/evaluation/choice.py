@@ -165,7 +165,7 @@ def choose(
         model=model,
         x=x,
         names=names,
-        num_samples=max(math.ceil(_LEAST_SHARE_DRAWN * budget), budget - spent),
+        num_samples=max(2, math.ceil(_LEAST_SHARE_DRAWN * budget), budget - spent),
         cost=cost,
         weights=WeightSummary(size, most_samples, device),
         broken=broken,

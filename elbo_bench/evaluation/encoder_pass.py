@@ -138,6 +138,7 @@ def analytic_rate(posterior: Distribution, model: LatentVariableModel) -> Float[
 
 def _mean(posterior: Distribution) -> Tensor | None:
     try:
-        return posterior.mean
+        mean = posterior.mean
     except (NotImplementedError, AttributeError):
         return None
+    return mean if bool(mean.isfinite().all()) else None  # Cauchy's; that of a broken encoder shows in its weights

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal, constraints
+from torch.distributions import Distribution, MultivariateNormal, Normal, constraints
 
 from elbo_bench.distributions import DiagonalNormal, FullNormal
 from elbo_bench.draws import sample
@@ -79,13 +79,16 @@ def widen(posterior: Distribution, factor: float) -> DiagonalNormal | FullNormal
     """
     if isinstance(posterior, MultivariateNormal):
         return FullNormal(posterior.loc, posterior.scale_tril * factor)
-    support = posterior.support
-    if len(posterior.event_shape) != 1 or getattr(support, "base_constraint", support) is not constraints.real:
-        return None
     try:
-        return DiagonalNormal(posterior.mean, posterior.stddev * factor)
+        support = posterior.support
+        if len(posterior.event_shape) != 1 or getattr(support, "base_constraint", support) is not constraints.real:
+            return None
+        mean, scale = posterior.mean, posterior.stddev * factor
     except (NotImplementedError, AttributeError):
         return None
+    normal = isinstance(getattr(posterior, "base_dist", None), Normal)  # its NaN is the encoder's, and must be seen
+    exists = normal or bool((mean.isfinite() & scale.isfinite()).all())  # a heavy tail may have neither
+    return DiagonalNormal(mean, scale) if exists else None
 
 
 def default_widening(num_dims: int) -> float:

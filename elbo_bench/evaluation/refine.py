@@ -71,9 +71,9 @@ def affordable(num_dims: int, budget: int) -> Effort | None:
     ascent = min(50, (budget - hessian) // (4 * starts))
     if ascent < 10:
         return None
-    left = budget - 2 * starts * ascent
-    corrections = max(0, min(_MOST_CORRECTIONS, (left // hessian - 1) // 2))
-    return Effort(ascent, max(1, min(starts, left // (hessian * (1 + 2 * corrections)))), corrections)
+    left = budget - starts * (2 * ascent + 1)  # the modes are looked at once more, and so are the means
+    corrections = max(0, min(_MOST_CORRECTIONS, ((left - 1) // hessian - 1) // 2))
+    return Effort(ascent, max(1, min(starts, left // (hessian * (1 + 2 * corrections) + 1))), corrections)
 
 
 def refine(
@@ -126,7 +126,7 @@ def refine(
         height = _log_joint(model, inputs, mean[None].to(x.dtype))[0].double()
     evidence = height + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     per_pair = HESSIAN_COST * starts.shape[-1] * (1 + 2 * effort.corrections) + 1
-    cost = 2.0 * len(starts) * effort.ascent_steps + per_pair * keep.sum(0).double()
+    cost = len(starts) * (2.0 * effort.ascent_steps + 1) + per_pair * keep.sum(0).double()
     return _spread(keep, mean, factor, evidence, cost)
 
 
@@ -140,17 +140,27 @@ def _ascend(
 ) -> tuple[Float[Tensor, "S B D"], Float[Tensor, "S B"]]:
     """Return where Adam, in units of `scale` and with shrinking steps, arrives, and the log-joint there."""
     moved, first, second = (torch.zeros_like(starts) for _ in range(3))
+    modes, heights = starts, starts.new_full(starts.shape[:2], -math.inf)
     for step in range(1, steps + 1):
         z = (starts + scale * moved).detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(_log_joint(model, x, z).sum(), z)
-        gradient = gradient * scale
+        value = _log_joint(model, x, z)
+        (gradient,) = torch.autograd.grad(value.sum(), z)
+        modes, heights = _higher(modes, heights, z, value)
+        # Beyond the edge of the likelihood's support there may be no gradient.
+        gradient = torch.nan_to_num(gradient * scale, nan=0.0, posinf=0.0, neginf=0.0)
         first = 0.9 * first + 0.1 * gradient
         second = 0.99 * second + 0.01 * gradient.square()
         size = _LARGEST_STEP * 0.5 * (1 + math.cos(math.pi * step / (steps + 1)))
         moved = moved + size * (first / (1 - 0.9**step)) / ((second / (1 - 0.99**step)).sqrt() + 1e-8)
-    modes = (starts + scale * moved).detach()
+    last = (starts + scale * moved).detach()
     with torch.no_grad():
-        return modes, _log_joint(model, x, modes)
+        return _higher(modes, heights, last, _log_joint(model, x, last))
+
+
+def _higher(modes: Tensor, heights: Tensor, others: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the higher of two places for each start; NaN is not higher."""
+    higher = values.detach() > heights
+    return torch.where(higher[..., None], others.detach(), modes), torch.where(higher, values.detach(), heights)
 
 
 def _distinct(modes: Float[Tensor, "S B D"], heights: Float[Tensor, "S B"], scale: Tensor, most: int) -> Tensor:
@@ -188,7 +198,12 @@ def _derivatives(
         columns.append(product.detach().unflatten(0, (len(directions), len(z))))
         slope = by_direction[0].detach()
     hessian = torch.cat(columns).permute(1, 2, 0, 3).double()
-    return slope.double(), -(hessian + hessian.mT) / 2
+    return _numbers(slope.double()), _numbers(-(hessian + hessian.mT) / 2)
+
+
+def _numbers(derivative: Tensor) -> Tensor:
+    """Return zero where a derivative does not exist: the fit is a proposal, whose weights say what is wrong."""
+    return torch.nan_to_num(derivative, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _definite(curvature: Float[Tensor, "P D D"]) -> tuple[Float[Tensor, "P D D"], Float[Tensor, "P D D"]]:
@@ -210,7 +225,7 @@ def _spread(keep: Tensor, mean: Tensor, factor: Tensor, evidence: Tensor, cost: 
     level = mean.new_full(keep.shape, -math.inf)
     loc[component, example] = mean
     scale_tril[component, example] = factor
-    level[component, example] = evidence
+    level[component, example] = torch.nan_to_num(evidence, nan=-1e300, neginf=-1e300)  # equal if all are nothing
     shares = torch.where(keep, torch.softmax(level, 0) + _LEAST_SHARE, 0.0)
     used = keep.any(1)
     shares = (shares / shares.sum(0))[used]
