@@ -194,6 +194,13 @@ def _set_exact(
         "error_max": float(exact.error.max()),
         "log_px_is": _beside(examples, "log_px_is", passing),
         whole: _beside(examples, whole, by_encoder),
+        "elbo_mc": {
+            "mean": exact_mean(examples["elbo_mc"]),
+            "short_mean": exact_mean(examples["elbo_gap"]),
+            "short_max": float(examples["elbo_gap"].max()),
+        }
+        if np.isfinite(examples["elbo_mc"]).all()
+        else None,
     }
 
 
