@@ -76,10 +76,16 @@ class Choice:
         """
         if self.pilot is None:
             return {}
-        opinion, own = self.pilot.log_mean_weight(), self.pilot.log_mean_weight_se()
-        nats = (opinion - log_px).clamp(min=0)  # -inf, where the pilot hit nothing, is no opinion
-        errors = nats / (own.square() + error.square()).sqrt().clamp(min=1e-9)
-        return {"missed": nats, "missed_errors": torch.where(nats > 0, errors, 0.0)}
+        return excess(self.pilot.log_mean_weight(), self.pilot.log_mean_weight_se(), log_px, error)
+
+
+def excess(
+    opinion: Float[Tensor, " B"], own: Float[Tensor, " B"], log_px: Float[Tensor, " B"], error: Float[Tensor, " B"]
+) -> dict[str, Tensor]:
+    """Return by how much one estimate lies above another from other draws: in nats, and in standard errors."""
+    nats = (opinion - log_px).clamp(min=0)  # an opinion of -inf, where nothing was hit, is none
+    errors = nats / (own.square() + error.square()).sqrt().clamp(min=1e-9)
+    return {"missed": nats, "missed_errors": torch.where(nats > 0, errors, 0.0)}
 
 
 def choose(

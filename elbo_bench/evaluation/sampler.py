@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel
-from elbo_bench.evaluation.choice import Choice, choose, num_pilot
+from elbo_bench.evaluation.choice import Choice, choose, excess, num_pilot
 from elbo_bench.evaluation.encoder_pass import Drawable, EncoderPass
 from elbo_bench.evaluation.evaluator import Bound
 from elbo_bench.evaluation.finished_blocks import Rows
@@ -74,9 +74,14 @@ class ImportanceSampler:
         columns |= self._gaps(columns, by_encoder, encoder.weights.count, {n: gap_se(n) for n in self._against()})
         if choice is not None:
             whole = f"L_{self.num_samples}"
-            for prefix, estimate in {"": "log_px", "encoder_": whole}.items():
-                opinion = choice.second_opinion(columns[estimate], columns[f"{estimate}_se"])
-                columns |= {f"{prefix}{name}": column for name, column in opinion.items()}
+            columns |= choice.second_opinion(columns["log_px"], columns["log_px_se"])
+            own = choice.second_opinion(columns[whole], columns[f"{whole}_se"])
+            # Of the encoder's own estimate, the draws of a better proposal have a sharper opinion than the pilot.
+            better = excess(columns["log_px"], columns["log_px_se"], columns[whole], columns[f"{whole}_se"])
+            columns |= {
+                f"encoder_{name}": torch.where(by_encoder, own[name], better[name]) if own else better[name]
+                for name in better
+            }
             encoder.broken.merge(choice.broken)
         used = torch.zeros_like(columns["log_px"]) if choice is None else choice.names.double()
         extra = torch.zeros_like(columns["log_px"]) if choice is None else choice.cost + choice.weights.count
