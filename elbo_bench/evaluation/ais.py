@@ -16,7 +16,7 @@ from elbo_bench.evaluation.annealing import Annealing, Path, Schedule, Start
 from elbo_bench.evaluation.blocks import score_examples
 from elbo_bench.evaluation.evaluator import Evaluation, Evaluator, Request
 from elbo_bench.evaluation.finished_blocks import Rows
-from elbo_bench.evaluation.metrics import exact_mean, mean_over_examples, plain_metric, trusted
+from elbo_bench.evaluation.metrics import exact_mean, mean_over_examples, plain_metric, trusted, weight_diagnostics
 from elbo_bench.evaluation.pareto import pareto_k, tail_size
 from elbo_bench.noise import Noise
 from elbo_bench.numerics import log_mean_exp
@@ -97,15 +97,10 @@ class AIS(Evaluator):
         )
 
     def _diagnostics(self, examples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        k_hat = examples["pareto_k"]
-        exists = k_hat[np.isfinite(k_hat)]
         return {
             "num_samples": self.num_chains,
             "share_passing": float(trusted(examples).mean()),
-            "pareto_k_max": float(exists.max()) if len(exists) else None,
-            "pareto_k_median": float(np.median(exists)) if len(exists) else None,
-            "ess_min": float(examples["ess"].min()),
-            "ess_median": float(np.median(examples["ess"])),
+            **weight_diagnostics(examples),
             "log_px_bias": exact_mean(examples["log_px_bias"]),
             "acceptance_min": float(examples["acceptance"].min()),
         }

@@ -18,7 +18,7 @@ from elbo_bench.evaluation.evaluator import Evaluation, Evaluator, Request, Tier
 from elbo_bench.evaluation.exact import Exact, exact_log_p_x
 from elbo_bench.evaluation.finished_blocks import Rows
 from elbo_bench.evaluation.local_posterior import Family, LocalOptimiser, start
-from elbo_bench.evaluation.metrics import exact_mean, mean_over_examples, plain_metric, trusted
+from elbo_bench.evaluation.metrics import exact_mean, means, plain_metric, trusted, weight_diagnostics
 from elbo_bench.evaluation.pareto import pareto_k, tail_size
 from elbo_bench.evaluation.refit import EncoderRefit
 from elbo_bench.evaluation.streaming import NonFinite, PairedMoments, TailWeights
@@ -133,14 +133,12 @@ class Gaps(Evaluator):
         )
 
     def _diagnostics(self, examples: Mapping[str, np.ndarray], exact: Exact | None) -> dict[str, Any]:
-        k_hat = examples["pareto_k"][np.isfinite(examples["pareto_k"])]
         return {
             "num_samples": self.num_samples,
             "family": self.family,
             "log_px": "encoder, q* and prior pooled" if exact is None else exact.method,
             "share_passing": None if exact is not None else float(trusted(examples).mean()),
-            "pareto_k_max": float(k_hat.max()) if len(k_hat) else None,
-            "ess_min": float(examples["ess"].min()),
+            **weight_diagnostics(examples),
             "steps_max": int(examples["steps"].max()),
             "not_converged": int((examples["steps"] >= self.max_steps).sum()),
             **{f"{part}_below_zero": int((examples[part] < -2 * examples[f"{part}_se"]).sum()) for part in PARTS},
@@ -263,10 +261,7 @@ def _check_posterior(model: LatentVariableModel, x: Float[Tensor, "N *data"]) ->
 
 
 def _metrics(examples: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    metrics: dict[str, dict[str, Any]] = {}
-    for name, values in examples.items():
-        if f"{name}_se" in examples and np.isfinite(values).all():
-            metrics[name] = mean_over_examples(values, examples[f"{name}_se"])
+    metrics = means(examples)
     count = len(examples["id"])
     metrics["ess"] = plain_metric(exact_mean(examples["ess"]), count, "samples")
     metrics["steps"] = plain_metric(math.fsum(examples["steps"].tolist()) / count, count, "steps")

@@ -16,7 +16,7 @@ from elbo_bench.evaluation.choice import check_proposal, num_pilot
 from elbo_bench.evaluation.encoder_pass import Drawable
 from elbo_bench.evaluation.evaluator import Bound, Evaluation, Evaluator, Request, Tier
 from elbo_bench.evaluation.exact import Exact, exact_log_p_x
-from elbo_bench.evaluation.metrics import exact_mean, mean_over_examples, passes, plain_metric, trusted
+from elbo_bench.evaluation.metrics import exact_mean, means, passes, plain_metric, trusted, weight_diagnostics
 from elbo_bench.evaluation.proposals import NAMES
 from elbo_bench.evaluation.sampler import ImportanceSampler, ceiling
 
@@ -222,10 +222,7 @@ def _beside(examples: Mapping[str, np.ndarray], name: str, passing: Bool[np.ndar
 
 
 def _metrics(examples: Mapping[str, np.ndarray], posterior_mean: np.ndarray | None) -> dict[str, dict[str, Any]]:
-    metrics: dict[str, dict[str, Any]] = {}
-    for name, values in examples.items():
-        if f"{name}_se" in examples and np.isfinite(values).all():
-            metrics[name] = mean_over_examples(values, examples[f"{name}_se"])
+    metrics = means(examples)
     count = len(examples["id"])
     metrics["ess"] = plain_metric(exact_mean(examples["ess"]), count, "samples")
     if posterior_mean is not None:
@@ -237,8 +234,6 @@ def _metrics(examples: Mapping[str, np.ndarray], posterior_mean: np.ndarray | No
 def _diagnostics(
     examples: Mapping[str, np.ndarray], passing: Bool[np.ndarray, " N"], num_samples: int
 ) -> dict[str, Any]:
-    k_hat = examples["pareto_k"]
-    exists = k_hat[np.isfinite(k_hat)]
     minus_infinity = {name: int(np.isneginf(column).sum()) for name, column in examples.items()}
     return {
         "num_samples": num_samples,
@@ -246,10 +241,7 @@ def _diagnostics(
         "proposals": {name: float((examples["proposal"] == index).mean()) for index, name in enumerate(NAMES)},
         # Examples by estimate that is -inf there, and so has no mean: a log-weight was.
         "minus_infinity": {name: count for name, count in minus_infinity.items() if count},
-        "pareto_k_max": float(exists.max()) if len(exists) else None,
-        "pareto_k_median": float(np.median(exists)) if len(exists) else None,
-        "ess_min": float(examples["ess"].min()),
-        "ess_median": float(np.median(examples["ess"])),
+        **weight_diagnostics(examples),
         "largest_weight_max": float(examples["largest_weight"].max()),
         "log_px_bias": exact_mean(examples["log_px_bias"]),
         "samples_mean": exact_mean(examples["decoded"]),

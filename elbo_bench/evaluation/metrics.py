@@ -46,6 +46,26 @@ def passes(examples: Mapping[str, np.ndarray], estimate: str, prefix: str) -> Bo
     return passing
 
 
+def means(examples: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Return the metric of every column that has an error, but of those that are -inf somewhere: they have no mean."""
+    return {
+        name: mean_over_examples(values, examples[f"{name}_se"])
+        for name, values in examples.items()
+        if f"{name}_se" in examples and np.isfinite(values).all()
+    }
+
+
+def weight_diagnostics(examples: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """Return the largest and the median k-hat, where there is one, and the least and the median sample size."""
+    exists = examples["pareto_k"][np.isfinite(examples["pareto_k"])]
+    return {
+        "pareto_k_max": float(exists.max()) if len(exists) else None,
+        "pareto_k_median": float(np.median(exists)) if len(exists) else None,
+        "ess_min": float(examples["ess"].min()),
+        "ess_median": float(np.median(examples["ess"])),
+    }
+
+
 def mean_over_examples(values: Float[np.ndarray, " N"], errors: Float[np.ndarray, " N"]) -> dict[str, Any]:
     """Return a metric: the mean in nats, its standard error over the examples, and the Monte Carlo part of that.
 
