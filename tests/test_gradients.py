@@ -348,7 +348,7 @@ def test_finished_groups_are_not_drawn_again(tmp_path) -> None:
     request = Request(bounds=BOUNDS, folder=tmp_path / "blocks", progress=lambda *at: told.append(at))
     first = lab.evaluate(off(), examples(), request)
     assert told[-1] == (32, 32)
-    kept = sorted((tmp_path / "blocks").glob("*.npz"))
+    kept = sorted((tmp_path / "blocks").glob("block-*"))
     assert len(kept) == 32
     kept[-1].unlink()
     other = off()

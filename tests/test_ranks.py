@@ -82,7 +82,7 @@ def test_two_ranks_train_as_one_up_to_rounding_and_record_once(single: Path, tmp
 def test_a_killed_evaluation_goes_on_from_its_finished_blocks(single: Path) -> None:
     root = str(Path(__file__).resolve().parents[1])
     env = {**os.environ, "ELBO_BENCH_RUNS": str(single.parent), "PYTHONPATH": root}
-    sizes = ["evaluation.num_samples=20000", "evaluation.target_se=null", "evaluation.seed=3"]
+    sizes = ["evaluation.num_samples=6000", "evaluation.target_se=null", "evaluation.seed=3"]
     command = [sys.executable, "-m", "elbo_bench", "evaluate", str(single), *sizes, "--json"]
     undisturbed = json.loads(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
     folder = Path(undisturbed["folder"])
@@ -110,5 +110,5 @@ def test_a_killed_evaluation_goes_on_from_its_finished_blocks(single: Path) -> N
     found, expected = read_examples(folder)["log_px"], np.load(io.BytesIO(examples))["log_px"]
     expected[block * size : (block + 1) * size] += 1000
     assert np.array_equal(found, expected)
-    assert again["diagnostics"]["num_samples"] == 20000
+    assert again["diagnostics"]["num_samples"] == 6000
     assert not kept.exists()

@@ -89,6 +89,7 @@ def test_what_is_mirrored_offline_is_the_record(tmp_path: Path) -> None:
     check_mirror(Path(printed["folder"]))
 
 
+@pytest.mark.slow
 def test_two_ranks_make_one_mirror(tmp_path: Path) -> None:
     ranks = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
     printed = json.loads(run("train", *TINY, *ranks, "--json", runs=tmp_path).stdout)

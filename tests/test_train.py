@@ -219,6 +219,7 @@ def test_a_checkpoint_that_is_not_finite_is_never_saved(capsys: pytest.CaptureFi
     assert list(Path("runs").rglob("*.ckpt")) == []
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     # Some ten seconds of training, of which each stop comes a few tenths after a start.
     overrides = [*TINY, "trainer.max_epochs=300", "trainer.checkpoint_seconds=0.2", "trainer.validate_every=40"]
