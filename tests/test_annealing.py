@@ -14,7 +14,7 @@ from elbo_bench.draws import draw, sample
 from elbo_bench.errors import RunFailedError
 from elbo_bench.evaluation import annealing as annealing_module
 from elbo_bench.evaluation.ais import AIS, mean_weight
-from elbo_bench.evaluation.annealing import Annealing, Path, inverse_temperatures
+from elbo_bench.evaluation.annealing import Annealing, Path, Start, inverse_temperatures
 from elbo_bench.evaluation.evaluator import Request
 from elbo_bench.evaluation.hmc import leapfrog, point_at, transition
 from elbo_bench.models.linear_gaussian import LinearGaussian
@@ -421,6 +421,16 @@ def test_every_latent_that_is_decoded_is_counted() -> None:
         evaluator = AIS(num_chains=3, num_temperatures=num_temperatures, num_leapfrog=2, block_size=5, workers=1)
         result = evaluator.evaluate(model, many(10), Request())
         assert result.decoder_evaluations == 2 * model.decoded  # each of them with its gradient
+
+
+@pytest.mark.usefixtures("short_pilot")
+@pytest.mark.parametrize("start", ["prior", "encoder"])
+def test_an_encoder_that_is_no_number_fails_the_run_although_it_enters_no_weight_of_the_prior(start: Start) -> None:
+    model = linear_gaussian()
+    with torch.no_grad():
+        model.raw_scale[0] = math.nan
+    with pytest.raises(RunFailedError, match=r"^example 0: "):
+        AIS(num_chains=3, num_temperatures=5, num_leapfrog=2, start=start).evaluate(model, many(4), Request())
 
 
 @pytest.mark.usefixtures("short_pilot")

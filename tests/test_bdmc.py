@@ -10,11 +10,13 @@ from linear_gaussian_case import MU, SIGMA, L, W, assert_mean, assert_mean_at_mo
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from elbo_bench.data_info import DataInfo
 from elbo_bench.errors import RunFailedError
 from elbo_bench.evaluation import annealing as annealing_module
 from elbo_bench.evaluation.bdmc import BDMC, simulate
 from elbo_bench.evaluation.evaluator import Evaluation, Request
 from elbo_bench.models.linear_gaussian import LinearGaussian
+from elbo_bench.models.mlp import MLP
 from elbo_bench.noise import Noise
 
 D = 5
@@ -166,6 +168,14 @@ def test_every_latent_that_is_decoded_is_counted() -> None:
     result = run(32, model=model, workers=1)
     simulated = 32  # decoded to draw x, which scores nothing
     assert result.decoder_evaluations == 2 * model.with_gradient + model.plain - simulated  # type: ignore[attr-defined, operator]
+
+
+def test_a_model_that_cannot_be_sampled_from_fails_in_one_line() -> None:
+    model = MLP(DataInfo((6,), torch.full((6,), 0.5), 1, "discrete", 2), latent_dim=2, hidden=(4,))
+    with torch.no_grad():
+        model.decoder.logits.weight[0] = math.nan
+    with pytest.raises(RunFailedError, match=r"^the model cannot be sampled from: [^\n]+$"):
+        BDMC(num_temperatures=3, num_examples=5).evaluate(model, torch.zeros(5, 6), Request())
 
 
 @pytest.mark.usefixtures("short_pilot")

@@ -36,7 +36,7 @@ from elbo_bench.distributions import FullNormal
 from elbo_bench.draws import draw
 from elbo_bench.errors import UsageError
 from elbo_bench.models.linear_gaussian import LinearGaussian
-from elbo_bench.models.mlp import MLP
+from elbo_bench.models.mlp import MLP, Tanh
 from elbo_bench.noise import Noise
 
 NAMES = Catalogue.of().names("model")
@@ -390,3 +390,19 @@ def test_the_number_of_dimensions_is_the_product_of_the_shape(shape: tuple[int, 
 
 def test_the_case_of_these_tests_has_no_two_sizes_alike() -> None:
     assert len({K, B, L, D}) == 4
+
+
+def test_tanh_without_a_gradient_is_tanh_up_to_float32() -> None:
+    x = torch.cat([torch.linspace(-20, 20, 20_001), torch.tensor([0.0, -1e-8, 1e4, -1e4])])
+    exact = torch.tanh(x.double())
+    with torch.no_grad():
+        fast = Tanh()(x)
+    assert (fast.double() - exact).abs().max() <= 2.5e-7
+    assert torch.equal(Tanh()(x.double()), exact)
+    asked = x.clone().requires_grad_()
+    value = Tanh()(asked)
+    assert torch.equal(value, torch.tanh(x))
+    value.sum().backward()
+    assert asked.grad is not None
+    assert torch.allclose(asked.grad.double(), 1 - exact.square(), atol=1e-6)
+    assert torch.isnan(Tanh()(torch.tensor([math.nan]))).all()

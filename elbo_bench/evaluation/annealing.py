@@ -26,7 +26,7 @@ Start = Literal["prior", "encoder"]
 SIGMOID_RANGE = 4.0
 """The sigmoid schedule runs over [-4, 4]: `rad` of Wu et al. (2017)."""
 TARGET_ACCEPTANCE = 0.65
-"""Where HMC is most efficient in many dimensions (Neal, 2011, section 5.4.4)."""
+"""Where HMC is most efficient in many dimensions (Neal, 2011, "MCMC using Hamiltonian dynamics")."""
 PILOT_CHAINS = 4
 PILOT_TRANSITIONS = 60
 PILOT_WARM_UP = 15
@@ -39,7 +39,7 @@ SCALE_SAMPLES = 256
 
 
 def inverse_temperatures(schedule: Schedule, num_temperatures: int) -> list[float]:
-    """Return b_0 = 0, ..., b_T = 1; the sigmoid schedule is finer at both ends (Wu et al., 2017, section 4.1)."""
+    """Return b_0 = 0, ..., b_T = 1; the sigmoid schedule is finer at both ends (Wu et al., 2017)."""
     b = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64)
     if schedule == "sigmoid":
         curve = torch.sigmoid(SIGMOID_RANGE * (2 * b - 1))
@@ -170,7 +170,7 @@ class Annealing:
 
         .. math:: \log w = \sum_{t=1}^T \log f_{b_t}(z_{t-1}) - \log f_{b_{t-1}}(z_{t-1})
 
-        with z_0 ~ r and z_t from z_{t-1} by a transition that leaves f_{b_t} invariant (Neal, 2001, eq. 11).
+        with z_0 ~ r and z_t from z_{t-1} by a transition that leaves f_{b_t} invariant (Neal, 2001).
         """
         point = point_at(path.log_parts, path.sample(self.num_chains, noise))
         return self._anneal(path, point, list(range(1, self.num_temperatures + 1)), steps, noise)
@@ -181,7 +181,7 @@ class Annealing:
         """Anneal from exact samples of the posterior down to r: `forward` read backwards, with the same weight.
 
         The chains of an example may start at the same sample: they are then dependent, and each has its expectation.
-        Source: Grosse, Ghahramani & Adams, 2015, "Sandwiching the marginal likelihood", section 3.
+        Source: Grosse, Ghahramani & Adams, 2015, "Sandwiching the marginal likelihood".
         """
         point = point_at(path.log_parts, z)
         return self._anneal(path, point, list(range(self.num_temperatures, 0, -1)), steps, noise)

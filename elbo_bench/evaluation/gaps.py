@@ -35,8 +35,8 @@ class Gaps(Evaluator):
     .. math:: \log p(x) - L[q] = (\log p(x) - L[q^*]) + (L[q^*] - L[q])
 
     The first part, the approximation gap, is what no encoder can mend; the second, the amortisation gap, is what this
-    encoder leaves undone (Cremer, Li & Duvenaud, 2018, "Inference suboptimality in variational autoencoders", eqs.
-    5-7). The search for q* starts at the encoder's q(z|x) and ends at the best member it can climb to: where the
+    encoder leaves undone (Cremer, Li & Duvenaud, 2018, "Inference suboptimality in variational autoencoders").
+    The search for q* starts at the encoder's q(z|x) and ends at the best member it can climb to: where the
     posterior has several modes there may be a better one elsewhere, and the approximation gap is overstated.
 
     log p(x) is exact where the model allows it. Elsewhere the encoder, q* and the prior are pooled, always: the

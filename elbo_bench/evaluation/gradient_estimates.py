@@ -65,7 +65,7 @@ class LargeK:
 
     Its expectation is the gradient of E[L_K], also in parameters that q, p(x|z) and p(z) share, and its encoder part
     gains precision with K where that of L_K itself loses it (Tucker et al., 2019, "Doubly reparameterized gradient
-    estimators for Monte Carlo objectives", eq. 8).
+    estimators for Monte Carlo objectives").
     """
 
     samples_required: int

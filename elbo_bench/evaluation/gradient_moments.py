@@ -38,7 +38,7 @@ class Moments:
         return self.squares / (self.count - 1)
 
     def merged(self, other: "Moments") -> "Moments":
-        """Return the moments of both sets together (Chan, Golub & LeVeque, 1979, eqs. 2.1).
+        """Return the moments of both sets together (Chan, Golub & LeVeque, 1979).
 
         Equal values stay exactly without variance, however they are grouped.
         """
@@ -117,7 +117,7 @@ def total_variance(moments: Moments) -> float:
 def mean_snr(moments: Moments) -> float:
     r"""Return the mean over the parameters j that vary of :math:`|\mathrm{E} g_j| / \mathrm{sd}(g_j)`.
 
-    The ratio is that of Rainforth et al. (2018, eq. 5), the plain average over parameters is ours. With R estimates a
+    The ratio is that of Rainforth et al. (2018), the plain average over parameters is ours. With R estimates a
     parameter whose expected gradient is zero still gives sqrt(2 / (pi R)) on average: see `snr_floor`.
     """
     varies = moments.squares > 0

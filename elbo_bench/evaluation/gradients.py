@@ -30,7 +30,7 @@ class Gradients(Evaluator):
 
     - `variance`: :math:`\sum_j \mathrm{Var}(g_j)`;
     - `snr`: the mean of :math:`|\mathrm{E} g_j| / \mathrm{sd}(g_j)` (Rainforth et al., 2018, "Tighter variational
-      bounds are not necessarily better", eq. 5) over the parameters j that vary; R estimates without any signal give
+      bounds are not necessarily better") over the parameters j that vary; R estimates without any signal give
       the `snr_floor` that is stated beside it;
     - `cosine` :math:`\mathrm{E}[g'u/|g|]` and `dsnr` :math:`\mathrm{E}[|g_\parallel| / |g_\perp|]` (the same paper's
       directional SNR), towards the direction u of an oracle; `along` :math:`\mathrm{E}[g'u]`, and `along_snr`, its

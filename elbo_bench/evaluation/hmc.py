@@ -93,7 +93,7 @@ def transition(
 ) -> tuple[Point, Float[Tensor, "C B"]]:
     """Return the chains' next points, and the probability with which each proposal was accepted.
 
-    Leaves exp(log-density) invariant, in detailed balance (Neal, 2011, "MCMC using Hamiltonian dynamics", section 3).
+    Leaves exp(log-density) invariant, in detailed balance (Neal, 2011, "MCMC using Hamiltonian dynamics").
 
     Args:
         log_parts: The parts of the log-density.

@@ -46,7 +46,7 @@ class LocalOptimiser:
 
     .. math:: q^* = \arg\max_q E_q[\log p(x, z) - \log q(z)]
 
-    (Cremer, Li & Duvenaud, 2018, "Inference suboptimality in variational autoencoders", section 3.) The parameters
+    (Cremer, Li & Duvenaud, 2018, "Inference suboptimality in variational autoencoders".) The parameters
     are measured from where they start, in its standard deviations, so that one step size fits every dimension. The
     gradient is that of the path alone (Roeder et al., 2017), whose noise vanishes as q nears the posterior, over
     pairs of opposite noise. The average of each window of steps is a candidate, where it began being the first. All

@@ -14,7 +14,7 @@ from elbo_bench.noise import NoiseStream
 HESSIAN_COST = 4
 """Decoder evaluations that a product with a Hessian counts for: a pass forward, one back, and both differentiated."""
 _LARGEST_STEP = 0.3  # of the ascent, in standard deviations of q
-_SAME_MODE = 0.1  # distance, in standard deviations of the narrower, below which two modes are one
+_SAME_MODE = 0.1  # distance, in standard deviations of q, below which two modes are one
 _FAR_BELOW = 10.0  # nats below the highest mode at which another one is left out
 _SMALLEST_PRECISION = 0.3  # a curvature that is flat, or bends the wrong way, gives no variance above 1/0.3
 _LEAST_SHARE = 0.05
@@ -91,7 +91,7 @@ def refine(
     out. Around each that remains the covariance begins as the inverse curvature (Laplace), and is corrected to that of
     the best normal distribution: its precision is the curvature, and its mean the place of zero gradient, *on average
     over itself*, by natural-gradient steps with one antithetic pair of samples each (Khan & Rue, 2023, "The Bayesian
-    learning rule", eq. 12; Opper & Archambeau, 2009). Nothing here depends on the kind of decoder: curvature comes
+    learning rule"; Opper & Archambeau, 2009). Nothing here depends on the kind of decoder: curvature comes
     from automatic differentiation.
 
     Args:

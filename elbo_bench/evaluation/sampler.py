@@ -1,7 +1,6 @@
 """Importance sampling of one block of examples: the encoder's pass, then draws of a better proposal."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -199,4 +198,4 @@ def ceiling(num_samples: int, max_samples: int | None, target_se: float | None) 
     """Return the most samples that an example may get."""
     if target_se is None:
         return num_samples
-    return math.ceil(100 * num_samples) if max_samples is None else max(max_samples, num_samples)
+    return 100 * num_samples if max_samples is None else max(max_samples, num_samples)
