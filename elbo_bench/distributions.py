@@ -27,6 +27,11 @@ class DiagonalNormal(Independent):  # type: ignore[type-arg]
     def __init__(self, loc: Float[Tensor, "*batch D"], scale: Float[Tensor, "*batch D"]) -> None:
         super().__init__(Normal(loc, scale, validate_args=False), 1, validate_args=False)
 
+    def expand(self, batch_shape: torch.Size | list[int], _instance: object = None) -> "DiagonalNormal":  # type: ignore[override]
+        """Return the same distribution for every element of a larger batch."""
+        shape = (*batch_shape, *self.event_shape)
+        return DiagonalNormal(self.base_dist.loc.expand(shape), self.base_dist.scale.expand(shape))
+
     def transport(self, noise: Float[Tensor, "*sample D"]) -> Float[Tensor, "*sample D"]:
         """Return `loc + scale * noise`."""
         z: Tensor = self.base_dist.loc + self.base_dist.scale * noise
@@ -50,6 +55,11 @@ class FullNormal(MultivariateNormal):
 
     def __init__(self, loc: Float[Tensor, "*batch D"], scale_tril: Float[Tensor, "*batch2 D D"]) -> None:
         super().__init__(loc, scale_tril=scale_tril, validate_args=False)
+
+    def expand(self, batch_shape: torch.Size | list[int], _instance: object = None) -> "FullNormal":  # type: ignore[override]
+        """Return the same distribution for every element of a larger batch."""
+        event = self.event_shape
+        return FullNormal(self.loc.expand(*batch_shape, *event), self.scale_tril.expand(*batch_shape, *event, *event))
 
     def transport(self, noise: Float[Tensor, "*sample D"]) -> Float[Tensor, "*sample D"]:
         """Return `loc + scale_tril @ noise`."""

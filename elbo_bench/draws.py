@@ -7,13 +7,14 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from elbo_bench.latent_states import MOST_STATES, num_states, states
 from elbo_bench.noise import NormalSource
 
 
@@ -42,12 +43,36 @@ class NotReparameterisableError(TypeError):
     """A gradient through the samples was asked of a distribution that has none."""
 
 
+@runtime_checkable
+class Asks(Protocol):
+    """What the sampler must know of a bound: every objective says it."""
+
+    @property
+    def samples_required(self) -> int:
+        """Samples that one value takes."""
+        ...
+
+    @property
+    def reparameterised(self) -> bool:
+        """Whether its gradient flows through the samples."""
+        ...
+
+    @property
+    def latents(self) -> Literal["sampled", "enumerated"]:
+        """Whether it is given samples of q(z|x) or every value of a discrete latent."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Draws:
     """K samples of q(z|x) for each of B examples, and the three log-densities at them, in nats.
 
-    The first four are enough for any bound of log-weights; a model that has no distribution to show leaves out the
-    other two.
+    The first four are enough for any bound of log-weights; a model that has no distribution to show leaves out
+    `posterior` and `prior`. `noise` is for bounds that draw numbers of their own: it is independent of the samples.
+
+    Raises:
+        ValueError: The log-densities and the samples do not have the same K and B, or the posterior's batch is not
+            `[B]`: axes are swapped.
     """
 
     z: Shaped[Tensor, "K B *event"]
@@ -56,6 +81,15 @@ class Draws:
     log_q_z_given_x: Float[Tensor, "K B"]
     posterior: Distribution | None = None
     prior: Distribution | None = None
+    noise: NormalSource | None = None
+
+    def __post_init__(self) -> None:
+        lead = self.z.shape[:2]
+        for name in ("log_p_x_given_z", "log_p_z", "log_q_z_given_x"):
+            if (shape := getattr(self, name).shape) != lead:
+                raise ValueError(f"{name} has the shape {tuple(shape)}, not [K, B] = {tuple(lead)}")
+        if self.posterior is not None and (batch := self.posterior.batch_shape) not in (lead[1:], ()):
+            raise ValueError(f"the posterior has the batch {tuple(batch)}, not [B] = {tuple(lead[1:])}")
 
     @functools.cached_property
     def log_w(self) -> Float[Tensor, "K B"]:
@@ -69,10 +103,32 @@ class Draws:
         Raises:
             NoClosedFormError: The draws do not say what q is.
         """
+        return self.log_w + (self.score_of_q - self.score_of_q.detach())
+
+    @functools.cached_property
+    def score_of_q(self) -> Float[Tensor, "K B"]:
+        """Log q(z|x) at samples that are held fixed: its gradient is the score of q.
+
+        Raises:
+            NoClosedFormError: The draws do not say what q is.
+        """
         if self.posterior is None:
             raise NoClosedFormError("these draws do not say what q(z|x) is")
-        score = self.posterior.log_prob(self.z.detach())
-        return self.log_w + (score - score.detach())
+        return self.posterior.log_prob(self.z.detach())
+
+    def scale_path(self, factor: Float[Tensor, "K B"]) -> None:
+        """Multiply by `factor` all the gradient that flows through the samples, of whatever these draws are used for.
+
+        Raises:
+            ValueError: It is multiplied already: these draws serve another estimator.
+        """
+        if not self.z.requires_grad:
+            return
+        if getattr(self.z, "_elbo_bench_scaled", False):
+            raise ValueError("the path through these draws is scaled already: draw anew for a second estimator")
+        self.z._elbo_bench_scaled = True  # type: ignore[attr-defined]
+        factor = factor.detach().reshape(*factor.shape, *[1] * (self.z.dim() - factor.dim()))
+        self.z.register_hook(lambda gradient: gradient * factor)
 
     def analytic_kl(self) -> Float[Tensor, " B"]:
         """Return the rate KL(q(z|x) ‖ p(z)) in nats.
@@ -126,6 +182,33 @@ def concatenate(pieces: Sequence[Draws]) -> Draws:
     return dataclasses.replace(pieces[0], **joined)
 
 
+def draw_for(bound: Asks, model: LatentVariableModel, x: Float[Tensor, "B *data"], noise: NormalSource) -> Draws:
+    """Draw what a bound asks for: its samples, with or without a gradient, or every value of a discrete latent.
+
+    Raises:
+        NotReparameterisableError: It needs a gradient through the samples, and the posterior has none.
+        NoClosedFormError: It needs every value of the latent, and they cannot be enumerated.
+    """
+    if bound.latents == "enumerated":
+        return enumerate_latents(model, model.posterior(x), x)
+    return draw(model, x, bound.samples_required, noise, reparameterised=bound.reparameterised)
+
+
+def enumerate_latents(model: LatentVariableModel, posterior: Distribution, x: Float[Tensor, "B *data"]) -> Draws:
+    """Return every value of a discrete latent in the place of samples: K is their number.
+
+    Raises:
+        NoClosedFormError: The prior is not discrete and finite, or has too many values.
+    """
+    prior = model.prior()
+    count = num_states(prior)
+    if count is None or count > MOST_STATES:
+        what = "cannot be enumerated" if count is None else f"has {count} values, more than {MOST_STATES}"
+        raise NoClosedFormError(f"a sum over z: the latent of {_name(prior)} {what}")
+    every = states(prior)
+    return score(model, posterior, x, every[:, None].expand(count, len(x), *every.shape[1:]))
+
+
 def draw(
     model: LatentVariableModel,
     x: Float[Tensor, "B *data"],
@@ -160,7 +243,7 @@ def draw_from(
 ) -> Draws:
     """Draw from a posterior that is already there: encode once, decode as often as needed."""
     z = sample(posterior, num_samples, noise, like=x, reparameterised=reparameterised)
-    return score(model, posterior, x, z)
+    return dataclasses.replace(score(model, posterior, x, z), noise=noise.apart("bound"))
 
 
 def score(
@@ -213,9 +296,8 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
     """
     try:
         # torch's KL of some families, Bernoulli's for one, does not broadcast.
-        return kl_divergence(
-            q, p.expand(q.batch_shape) if p.batch_shape != q.batch_shape and not hasattr(p, "transport") else p
-        )
+        expands = type(p).expand is not Distribution.expand and p.batch_shape != q.batch_shape
+        return kl_divergence(q, p.expand(q.batch_shape) if expands else p)
     except NotImplementedError:
         raise NoClosedFormError(f"KL between {_name(q)} and {_name(p)} has no closed form") from None
 

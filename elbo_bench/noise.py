@@ -27,6 +27,10 @@ class NormalSource(Protocol):
         """Return a seed for distributions that only know `rsample`."""
         ...
 
+    def apart(self, purpose: str) -> "NormalSource":
+        """Return a source of numbers that are independent of these, and whose use changes none of these."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
@@ -78,19 +82,25 @@ class Noise:
         """
         return int(self.generator().integers(2**63)) ^ (0 if self.rows is None else self.rows[0])
 
+    def apart(self, purpose: str) -> "Noise":
+        """Return the noise of another purpose at the same place of the run."""
+        return dataclasses.replace(self, purpose=f"{self.purpose}/{purpose}")
+
     def stream(self) -> "NoiseStream":
         """Return a source that hands out this position's numbers piece by piece.
 
         However a sequence is cut into pieces along its first axis, its concatenation is the same.
         """
-        return NoiseStream(self.generator())
+        return NoiseStream(self)
 
 
 class NoiseStream:
     """The numbers of one position, handed out piece by piece: see `Noise.stream`."""
 
-    def __init__(self, generator: np.random.Generator) -> None:
-        self._generator = generator
+    def __init__(self, noise: Noise) -> None:
+        self._noise = noise
+        self._generator = noise.generator()
+        self._apart: dict[str, NoiseStream] = {}
 
     def normal(
         self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -105,6 +115,12 @@ class NoiseStream:
     def torch_seed(self) -> int:
         """Return the next 63-bit seed."""
         return int(self._generator.integers(2**63))
+
+    def apart(self, purpose: str) -> "NoiseStream":
+        """Return the stream of another purpose, the same one at every call: it goes on where it was left."""
+        if purpose not in self._apart:
+            self._apart[purpose] = self._noise.apart(purpose).stream()
+        return self._apart[purpose]
 
 
 def _normal(

@@ -15,6 +15,15 @@ def log_mean_exp(log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "*batch"]:
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 
 
+def weighted_sum(weights: Float[Tensor, "K *batch"], values: Float[Tensor, "K *batch"]) -> Float[Tensor, "*batch"]:
+    """Return the sum over the first axis of values times weights that are held fixed.
+
+    A weight of zero adds nothing, even where its value is -inf: that is what the value of a log-weight is there.
+    """
+    weights = weights.detach()
+    return (weights * values.masked_fill(weights == 0, 0.0)).sum(0)
+
+
 def negative_softplus_sum(
     logits: Float[Tensor, "*batch D"],
 ) -> Float[Tensor, "*batch"]:

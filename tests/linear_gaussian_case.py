@@ -15,6 +15,7 @@ from torch.distributions import Independent, Normal
 from elbo_bench.data_info import DataInfo
 from elbo_bench.distributions import DiagonalNormal
 from elbo_bench.models.linear_gaussian import LinearGaussian
+from elbo_bench.noise import Noise, NormalSource
 
 K, B, L, D = 7, 4, 3, 5
 SIGMA = 0.6
@@ -47,6 +48,9 @@ class Fixed:
 
     def torch_seed(self) -> int:
         raise AssertionError("no seed is needed where noise is transported")
+
+    def apart(self, purpose: str) -> NormalSource:
+        return Noise(0, purpose)
 
 
 def cubature(num_dims: int = L) -> Fixed:

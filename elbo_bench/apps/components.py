@@ -20,7 +20,7 @@ from elbo_bench import config
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import data_root
-from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw
+from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw_for
 from elbo_bench.errors import UsageError, memory_problem
 from elbo_bench.evaluation import Evaluation, Evaluator
 from elbo_bench.evaluation.blocks import rank_and_world_size
@@ -94,14 +94,7 @@ class Components:
         x = self.dataset.validation[:2] if len(self.dataset.validation) else self.dataset.test[:2]
         model = cast("LatentVariableModel", self.model)
         try:
-            draws = draw(
-                model,
-                x,
-                self.objective.samples_required,
-                Noise(0, "rehearsal"),
-                reparameterised=self.objective.reparameterised,
-            )
-            value = self.objective(draws)
+            value = self.objective(draw_for(self.objective, model, x, Noise(0, "rehearsal")))
         except (NoClosedFormError, NotReparameterisableError) as error:
             raise UsageError(f"{name}: {error}") from None
         if value.shape != (len(x),):

@@ -8,17 +8,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
 
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.evaluation.blocks import score_examples
 from elbo_bench.evaluation.evaluator import Request
 from elbo_bench.evaluation.finished_blocks import Rows
 from elbo_bench.evaluation.quadrature import Quadrature, cross_log_prob
+from elbo_bench.latent_states import MOST_STATES, num_states, states
 
 Method = Literal["closed form", "enumeration", "quadrature"]
-MOST_STATES = 2**17
-"""Largest number of values of a discrete latent that are summed over."""
 LARGEST_ERROR = 1e-3
 """Nats beyond which a quadrature's own error makes it no exact value."""
 _BLOCK = 128  # examples for which the latents are decoded anew
@@ -101,35 +99,6 @@ def exact_log_p_x(
     if float(rows["error"].max()) > LARGEST_ERROR:
         return None
     return Exact(method, rows["log_px"], rows["error"], int(rows["count"].sum() + rows["grid"][::_BLOCK].sum()))
-
-
-def num_states(prior: Distribution) -> int | None:
-    """Return how many values a discrete latent takes, or None if it is not discrete and finite."""
-    base, sites = _base(prior)
-    if not base.has_enumerate_support:
-        return None
-    return int(base.enumerate_support(expand=False).shape[0] ** sites)
-
-
-def states(prior: Distribution) -> Tensor:
-    """Return every value of a discrete latent, `[S, *event]`."""
-    base, sites = _base(prior)
-    if base is prior:
-        return base.enumerate_support()
-    values = base.enumerate_support()  # [S, sites, *event]
-    choice = torch.cartesian_prod(*[torch.arange(len(values), device=values.device)] * sites).reshape(-1, sites)
-    return values[choice, torch.arange(sites, device=values.device)]
-
-
-def _base(prior: Distribution) -> tuple[Distribution, int]:
-    """Return the distribution of one site of a latent, and the number of independent sites."""
-    if (
-        isinstance(prior, Independent)
-        and prior.reinterpreted_batch_ndims == 1
-        and len(prior.base_dist.batch_shape) == 1
-    ):
-        return prior.base_dist, int(prior.base_dist.batch_shape[0])
-    return prior, 1
 
 
 def _enumerate(model: LatentVariableModel, x: Float[Tensor, "B *data"]) -> dict[str, Tensor]:

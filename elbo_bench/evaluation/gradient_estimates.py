@@ -8,7 +8,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from elbo_bench.draws import Draws, LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw, score
+from elbo_bench.draws import (
+    Asks,
+    Draws,
+    LatentVariableModel,
+    NoClosedFormError,
+    NotReparameterisableError,
+    draw,
+    draw_for,
+    score,
+)
 from elbo_bench.errors import RunFailedError
 from elbo_bench.evaluation.evaluator import Bound
 from elbo_bench.noise import Noise
@@ -74,9 +83,7 @@ class LargeK:
         """Return the value for each example; what flows through its samples is weighted twice."""
         log_w = draws.log_w.detach()
         weights = log_w.softmax(0)
-        if draws.z.requires_grad:
-            once_more = weights.reshape(*weights.shape, *[1] * (draws.z.dim() - weights.dim()))
-            draws.z.register_hook(lambda gradient: gradient * once_more)
+        draws.scale_path(weights)
         weighted = (weights * draws.path_log_w).sum(0)
         return log_mean_exp(log_w) + (weighted - weighted.detach())
 
@@ -156,8 +163,9 @@ class Batch:
 
     def _values(self, estimator: Estimator, x: Float[Tensor, "B *data"], noise: Noise) -> Float[Tensor, " B"]:
         bound = estimator.bound
-        reparameterised = getattr(bound, "reparameterised", True)
-        return bound(draw(self.model, x, bound.samples_required, noise, reparameterised=reparameterised))
+        if isinstance(bound, Asks):
+            return bound(draw_for(bound, self.model, x, noise))
+        return bound(draw(self.model, x, bound.samples_required, noise))
 
     @torch.no_grad()
     def reference(self, estimator: Estimator, candidates: Sequence[Estimator]) -> Estimator | None:

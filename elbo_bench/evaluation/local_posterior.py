@@ -162,6 +162,9 @@ class _Opposite:
     def torch_seed(self) -> int:
         raise AssertionError("a normal is transported from noise")
 
+    def apart(self, purpose: str) -> NormalSource:
+        return self.source.apart(purpose)
+
 
 def _family(family: Family, posterior: Distribution) -> tuple[Callable[[Tensor], DiagonalNormal | FullNormal], Tensor]:
     """Return the family as a function of parameters `[B, P]`, and those at which it is the encoder's q(z|x).

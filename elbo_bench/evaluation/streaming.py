@@ -188,6 +188,7 @@ class GroupedBound:
             log_q_z_given_x=regroup(draws.log_q_z_given_x),
             posterior=self._posterior_of(groups),
             prior=draws.prior,
+            noise=draws.noise,
         )
         values = self.bound(batch).double().unflatten(0, (groups, -1))
         self._take(batch.log_w.double().unflatten(1, (groups, -1)), values)

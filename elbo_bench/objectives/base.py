@@ -26,6 +26,20 @@ class Objective(abc.ABC):
     """Whether an example's value depends on that example alone, or on its whole batch."""
     reparameterised: ClassVar[bool] = True
     """Whether its gradient flows through the samples."""
+    latents: ClassVar[Literal["sampled", "enumerated"]] = "sampled"
+    """Whether it is given samples of q(z|x), or every value of a discrete latent."""
+    gradient: ClassVar[Literal["value", "unbiased", "decoder", "own"]] = "value"
+    """Of what its gradient is the gradient.
+
+    `"value"`: of the value, draw by draw, in every parameter. The others are so in the decoder and the prior; in the
+    encoder `"unbiased"` has the same expectation, and `"decoder"` another one. `"own"`: it is so nowhere.
+    """
+    of_log_w: ClassVar[bool] = False
+    """Whether its value is a function of the log-weights alone: where q(z|x) is the posterior it then is log p(x),
+    draw by draw.
+    """
+    ordered: ClassVar[bool] = False
+    """Whether the order of the samples matters."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -6,7 +6,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from elbo_bench.data.batches import Batch
-from elbo_bench.draws import LatentVariableModel, draw
+from elbo_bench.draws import LatentVariableModel, draw_for
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.base import Objective
 from elbo_bench.training.optimizers import Optimizer
@@ -35,13 +35,7 @@ class BoundModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of this rank's rows of the global batch, minus the mean of the bound."""
         noise = Noise(self.seed, "latent", batch.position, rows=(batch.start, batch.total))
-        draws = draw(
-            self.model,
-            batch.x,
-            self.objective.samples_required,
-            noise,
-            reparameterised=self.objective.reparameterised,
-        )
+        draws = draw_for(self.objective, self.model, batch.x, noise)
         # The strategy averages over ranks, whose shares of a batch may differ by one row.
         bound = self.objective(draws).sum() * (self.trainer.world_size / batch.total)
         return -bound
