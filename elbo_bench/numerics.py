@@ -15,6 +15,17 @@ def log_mean_exp(log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "*batch"]:
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 
 
+def log_sum_exp_of_others(log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "K *batch"]:
+    """Return, for each entry of the first axis, the log of the summed exponentials of all the others, in nats.
+
+    By sums from both ends: subtracting the entry from the whole would leave nothing where it is nearly all of it.
+    """
+    nothing = torch.full_like(log_w[:1], -math.inf)
+    before = torch.cat([nothing, torch.logcumsumexp(log_w, 0)[:-1]])
+    after = torch.cat([nothing, torch.logcumsumexp(log_w.flip(0), 0)[:-1]]).flip(0)
+    return torch.logaddexp(before, after)
+
+
 def weighted_sum(weights: Float[Tensor, "K *batch"], values: Float[Tensor, "K *batch"]) -> Float[Tensor, "*batch"]:
     """Return the sum over the first axis of values times weights that are held fixed.
 

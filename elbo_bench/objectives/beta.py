@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import PositiveFloat
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from elbo_bench.draws import Draws
@@ -25,7 +25,7 @@ class BetaELBO(Objective):
         kl: Whether the rate is the closed form or the mean of log q(z|x) - log p(z).
     """
 
-    beta: PositiveFloat = 4.0
+    beta: NonNegativeFloat = 4.0
     kl: Literal["analytic", "mc"] = "analytic"
 
     @property

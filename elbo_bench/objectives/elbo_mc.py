@@ -1,7 +1,7 @@
 """The evidence lower bound as the mean log-weight."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +19,8 @@ class ELBOMC(Objective):
     Needs no closed form, and its gap to log p(x) is exact draw by draw where q is the posterior (Kingma & Welling,
     2014, "Auto-encoding variational Bayes", eq. 6).
     """
+
+    of_log_w: ClassVar[bool] = True
 
     @property
     def direction(self) -> Literal["lower"]:

@@ -1,7 +1,7 @@
 """The importance-weighted bound."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -23,6 +23,8 @@ class IWAE(Objective):
     """
 
     num_samples: PositiveInt = 5
+
+    of_log_w: ClassVar[bool] = True
 
     @property
     def direction(self) -> Literal["lower"]:

@@ -1,0 +1,78 @@
+"""The ELBO with the total correlation of the aggregated posterior weighted by beta."""
+
+import dataclasses
+import math
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+from torch.distributions import Independent
+
+from elbo_bench.draws import Draws, NoClosedFormError
+from elbo_bench.objectives.base import Objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BetaTC(Objective):
+    r"""ELBO whose total correlation is weighted by beta, in nats.
+
+    .. math:: \log p(x|z) - I_q(x; z) - \beta \, \mathrm{TC}(z) - \sum_j \mathrm{KL}(q(z_j) \| p(z_j))
+
+    For beta = 1 the three terms sum to the rate, and it is the Monte Carlo ELBO. The aggregated posterior q(z), the
+    mean of q(z|x) over the training set, is estimated from the batch: `weighted` takes the mean of all its
+    densities over N B, which is biased low; `stratified` gives the example's own the share 1/N, which is unbiased
+    for q(z). Their logarithms are biased either way (Chen et al., 2018, "Isolating sources of disentanglement in
+    variational autoencoders").
+
+    Attributes:
+        beta: Weight of the total correlation.
+        estimator: How the batch stands for the training set.
+        num_train: Training examples, N; from the data set.
+    """
+
+    beta: NonNegativeFloat = 6.0
+    estimator: Literal["weighted", "stratified"] = "weighted"
+    num_train: PositiveInt
+
+    scope: ClassVar[Literal["batch"]] = "batch"
+
+    @property
+    def direction(self) -> Literal["none"]:
+        """None: the total correlation is of the batch, and may have either sign."""
+        return "none"
+
+    def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
+        """Return the weighted sum for each example."""
+        joint, by_dim = self._log_densities(draws)
+        log_shares = self._log_shares(joint)
+        log_q_z = torch.logsumexp(joint + log_shares, 2)
+        log_q_z_each = torch.logsumexp(by_dim + log_shares[..., None], 2).sum(-1)
+        total_correlation = log_q_z - log_q_z_each
+        return (draws.log_w - (self.beta - 1) * total_correlation).mean(0)
+
+    @staticmethod
+    def _log_densities(draws: Draws) -> tuple[Float[Tensor, "K B B"], Float[Tensor, "K B B D"]]:
+        """Return log q(z_i|x_j) for every sample i and example j, whole and dimension by dimension.
+
+        Raises:
+            NoClosedFormError: The dimensions of q(z|x) are not independent.
+        """
+        q = draws.posterior
+        if not isinstance(q, Independent) or q.reinterpreted_batch_ndims != 1:
+            raise NoClosedFormError(f"q(z_j) of {type(q).__name__}, whose dimensions are not independent given x")
+        by_dim = q.base_dist.log_prob(draws.z[:, :, None])
+        return by_dim.sum(-1), by_dim
+
+    def _log_shares(self, like: Float[Tensor, "K B B"]) -> Float[Tensor, "B B"]:
+        """Return the logarithm of what example j counts in the estimate of q(z_i)."""
+        size = like.shape[-1]
+        if self.estimator == "weighted" or size == 1:
+            return like.new_full((size, size), -math.log(self.num_train * size))
+        others = size - 1
+        shares = like.new_full((size, size), 1 / others)
+        rows = torch.arange(size, device=like.device)
+        shares[rows, (rows + 1) % size] = (self.num_train - others) / (self.num_train * others)
+        shares[rows, rows] = 1 / self.num_train
+        return shares.log()

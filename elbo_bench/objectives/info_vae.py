@@ -1,0 +1,85 @@
+"""The ELBO with less rate, and a divergence of the aggregated posterior from the prior in its place."""
+
+import dataclasses
+import math
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from elbo_bench.draws import Draws, NoClosedFormError, sample
+from elbo_bench.objectives.base import Objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InfoVAE(Objective):
+    r"""InfoVAE with a maximum mean discrepancy, in nats.
+
+    .. math:: \frac1K \sum_k \log p(x|z_k) - (1 - \alpha) \, \mathrm{KL}(q(z|x) \| p(z))
+        - (\alpha + \lambda - 1) \, \mathrm{MMD}^2(q(z), p(z))
+
+    The discrepancy is between all samples of the batch and as many of the prior, with a Gaussian kernel, unbiased;
+    it is one number for the whole batch. alpha = 0 and lambda = 1 give the ELBO (Zhao, Song & Ermon, 2019,
+    "InfoVAE: balancing learning and inference in variational autoencoders").
+
+    Attributes:
+        alpha: Share of the rate that is left out.
+        lam: Weight lambda of the divergence of q(z) from the prior.
+        bandwidth: Standard deviation of the kernel; None is the root of the number of latent dimensions.
+        kl: Whether the rate is the closed form or the mean of log q(z|x) - log p(z).
+    """
+
+    alpha: Annotated[float, Field(le=1)] = 0.0
+    lam: NonNegativeFloat = 10.0
+    bandwidth: PositiveFloat | None = None
+    kl: Literal["analytic", "mc"] = "analytic"
+
+    scope: ClassVar[Literal["batch"]] = "batch"
+
+    @property
+    def direction(self) -> Literal["none"]:
+        """None: the discrepancy is no part of the rate."""
+        return "none"
+
+    def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
+        """Return the weighted sum for each example.
+
+        Raises:
+            NoClosedFormError: The rate has none, or the draws do not say what p(z) is.
+            ValueError: The draws carry no noise to draw from the prior with.
+        """
+        rate = draws.analytic_kl() if self.kl == "analytic" else (draws.log_q_z_given_x - draws.log_p_z).mean(0)
+        value = draws.log_p_x_given_z.mean(0) - (1 - self.alpha) * rate
+        weight = self.alpha + self.lam - 1
+        return value if weight == 0 else value - weight * self._discrepancy(draws)
+
+    def _discrepancy(self, draws: Draws) -> Float[Tensor, ""]:
+        """Return the squared MMD between the samples of the batch and of the prior, unbiased."""
+        codes, reference = draws.z.flatten(0, 1).flatten(1), _prior_samples(draws).flatten(0, 1).flatten(1)
+        width = self.bandwidth or math.sqrt(codes.shape[1])
+
+        def kernel(a: Tensor, b: Tensor) -> Tensor:
+            return torch.exp(-0.5 * (a[:, None] - b).square().sum(-1) / width**2)
+
+        def among(a: Tensor) -> Tensor:
+            count = len(a)  # a sample is no pair with itself
+            return (kernel(a, a).sum() - count) / (count * max(count - 1, 1))
+
+        return among(codes) + among(reference) - 2 * kernel(codes, reference).mean()
+
+
+def _prior_samples(draws: Draws) -> Float[Tensor, "K B *event"]:
+    """Return as many samples of the prior as there are of q."""
+    if draws.prior is None:
+        raise NoClosedFormError("these draws do not say what p(z) is")
+    if draws.noise is None:
+        raise ValueError("these draws carry no noise, and InfoVAE draws from the prior")
+    shape = draws.z.shape
+    if hasattr(draws.prior, "transport"):
+        noise = draws.noise.normal(shape, dtype=draws.z.dtype, device=draws.z.device)
+        samples: Tensor = draws.prior.transport(noise)
+        return samples
+    count = shape[0] * shape[1]
+    return sample(draws.prior, count, draws.noise, like=draws.z, reparameterised=draws.prior.has_rsample).view(shape)

@@ -1,0 +1,37 @@
+"""The evidence lower bound, trained without the score of q."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from elbo_bench.draws import Draws
+from elbo_bench.objectives.base import Objective
+from elbo_bench.objectives.estimator import estimator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class STL(Objective):
+    r"""ELBO whose encoder gradient lacks the score term, in nats: "sticking the landing".
+
+    .. math:: \frac1K \sum_k \log w_k, \qquad \nabla_\phi: \frac1K \sum_k (\nabla_\phi z_k)' \nabla_z \log w_k
+
+    The score has expectation zero, so the gradient keeps its mean; where q is the posterior it is zero draw by draw
+    (Roeder, Wu & Duvenaud, 2017, "Sticking the landing: simple, lower-variance gradient estimators for variational
+    inference").
+    """
+
+    gradient: ClassVar[Literal["unbiased"]] = "unbiased"
+    of_log_w: ClassVar[bool] = True
+
+    @property
+    def direction(self) -> Literal["lower"]:
+        """A lower bound."""
+        return "lower"
+
+    def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
+        """Return the bound for each example."""
+        log_w = draws.log_w
+        return estimator(log_w.mean(0), draws, decoder=torch.full_like(log_w, 1 / len(log_w)))
