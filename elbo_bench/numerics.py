@@ -20,10 +20,16 @@ def log_sum_exp_of_others(log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "K 
 
     By sums from both ends: subtracting the entry from the whole would leave nothing where it is nearly all of it.
     """
-    nothing = torch.full_like(log_w[:1], -math.inf)
+    # The gradient of a logarithm of nothing is no number: nothing is a weight of exp(-1e30) until the end.
+    log_w = log_w.clamp(min=_NOTHING)
+    nothing = torch.full_like(log_w[:1], _NOTHING)
     before = torch.cat([nothing, torch.logcumsumexp(log_w, 0)[:-1]])
     after = torch.cat([nothing, torch.logcumsumexp(log_w.flip(0), 0)[:-1]]).flip(0)
-    return torch.logaddexp(before, after)
+    others = torch.logaddexp(before, after)
+    return others.masked_fill(others < _NOTHING / 2, -math.inf)
+
+
+_NOTHING = -1e30
 
 
 def weighted_sum(weights: Float[Tensor, "K *batch"], values: Float[Tensor, "K *batch"]) -> Float[Tensor, "*batch"]:

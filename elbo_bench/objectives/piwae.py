@@ -1,8 +1,10 @@
 """One bound for the decoder, the mean of looser ones for the encoder."""
 
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor
@@ -50,9 +52,10 @@ class PIWAE(Objective):
         log_w = draws.log_w
         grouped = in_groups(log_w, self.num_estimates, self.num_samples)
         # The encoder's weight is this over the decoder's, times the decoder's: the latter must not round to zero.
-        decoder = log_w.softmax(0).clamp(min=_SMALLEST)
+        decoder = torch.where(log_w > -math.inf, log_w.softmax(0).clamp(min=_SMALLEST), 0.0)
         encoder = (grouped.softmax(0) / self.num_estimates).transpose(0, 1).flatten(0, 1)
-        return estimator(log_mean_exp(log_w), draws, decoder=decoder, path=encoder / decoder, score=-encoder)
+        path = torch.where(decoder > 0, encoder / decoder, 0.0)
+        return estimator(log_mean_exp(log_w), draws, decoder=decoder, path=path, score=-encoder)
 
 
 _SMALLEST = 1e-20

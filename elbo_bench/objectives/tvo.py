@@ -63,7 +63,7 @@ class TVO(Objective):
             weights = (beta * log_w).softmax(0) if beta > 0 else torch.full_like(log_w, 1 / len(log_w))
             mean = weighted_sum(weights, log_w)
             # The gradient of an expectation under pi: E[grad f] + Cov(grad log pi~, f), pi~ = q^(1-beta) p^beta.
-            spread = weights * (log_w - mean)
+            spread = weights * (log_w - mean).masked_fill(weights == 0, 0.0)
             value = value + (high - low) * mean
             decoder = decoder + (high - low) * (weights + beta * spread)
             score = score + (high - low) * ((1 - beta) * spread - weights)
