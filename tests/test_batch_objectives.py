@@ -180,7 +180,7 @@ class Dice:
         self.p = torch.tensor(numbers.normal(size=(2, 3)), requires_grad=True)
         self.table = torch.tensor(numbers.normal(size=(3, 3)), requires_grad=True)
 
-    def posterior(self, x: Tensor) -> Independent:
+    def posterior(self, x: Tensor) -> Independent:  # noqa: ARG002
         return Independent(Categorical(logits=self.q), 1)
 
     def prior(self) -> Independent:
@@ -228,7 +228,7 @@ def test_a_value_that_q_never_takes_adds_nothing() -> None:
 
 def test_a_latent_that_cannot_be_enumerated_is_named() -> None:
     objective = build("objective", "enumerated")
-    with pytest.raises(NoClosedFormError, match="DiagonalNormal cannot be enumerated|Normal cannot be enumerated"):
+    with pytest.raises(NoClosedFormError, match="DiagonalNormal cannot be enumerated"):
         draw_for(objective, linear_gaussian(), observations(), NOISE)
 
     class Many(Dice):

@@ -48,7 +48,7 @@ def log_mean_exp(log_w: np.ndarray, power: float = 1.0) -> np.ndarray:
 
 def riemann(log_w: np.ndarray, betas: list[float], side: int) -> np.ndarray:
     total = np.zeros(log_w.shape[1])
-    for ends in zip(betas[:-1], betas[1:], strict=True):
+    for ends in itertools.pairwise(betas):
         share = scipy.special.softmax(ends[side] * log_w, axis=0)
         total += (ends[1] - ends[0]) * (share * log_w).sum(0)
     return total

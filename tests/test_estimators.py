@@ -5,6 +5,7 @@ through z_k to the encoder, with q's own parameters held fixed, and S the score 
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -58,7 +59,7 @@ def vimco_signal(log_w: np.ndarray) -> np.ndarray:
 
 def tvo_weights(log_w: np.ndarray, betas: list[float], side: int) -> Weights:
     decoder, score = np.zeros_like(log_w), np.zeros_like(log_w)
-    for low, high in zip(betas[:-1], betas[1:], strict=True):
+    for low, high in itertools.pairwise(betas):
         beta = (low, high)[side]
         share = softmax(log_w, beta)
         centred = log_w - (share * log_w).sum(0)
@@ -377,7 +378,7 @@ def test_wake_phi_tends_to_the_gradient_of_the_divergence_from_the_posterior() -
         for count in (1, 2, 4, 7)  # 0.50, 0.39, 0.26, 0.16
     ]
     assert errors[0] > 0.1  # with one sample it is the expected score: zero
-    assert all(later < 0.85 * earlier for earlier, later in zip(errors[:-1], errors[1:], strict=True))
+    assert all(later < 0.85 * earlier for earlier, later in itertools.pairwise(errors))
     assert errors[-1] < 0.35 * errors[0]
 
 
