@@ -109,6 +109,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     leaderboard.add_argument(
         "runs", nargs="*", default=[], metavar="RUNS", help="folders of runs, or runs; ELBO_BENCH_RUNS if none is named"
     )
+    leaderboard.add_argument(
+        "--over-seeds", action="store_true", help="one row for runs that differ in their seed alone: means and spreads"
+    )
     _add_format(leaderboard)
 
     data = command("data", "list or verify the data sets", "elbo-bench data verify mnist_dynamic")
@@ -118,6 +121,20 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     data.add_argument("names", nargs="*", default=[], metavar="NAME", help="data sets; all of them if none is named")
     _add_conf(data)
     _add_json(data)
+
+    check = command(
+        "check",
+        "hold a bound or a model, ours or yours, against the laws that bind it",
+        "elbo-bench check my_lab.bounds:MyBound num_samples=8",
+        "Which laws bind it, it says itself:\n"
+        "direction, gradient, scope, ... (elbo_bench/objectives/base.py). Exit code 3 if one is broken.\n\n"
+        "TARGET is one of\n"
+        "  my_lab.bounds:MyBound      a class of your own, which this imports; key=value sets its parameters\n"
+        "  objective=iwae, model=mlp  a name; objective.num_samples=8, model.latent_dim=3 set its keys",
+    )
+    check.add_argument("targets", nargs="+", metavar="TARGET", help="what is checked, or key=value")
+    _add_conf(check)
+    _add_json(check)
 
     speed = command(
         "speed",
@@ -171,7 +188,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
             usage = commands.get(parsed.command, parser).format_usage()
             raise UsageError(f"{word}: no such option; {nearest(word, re.findall(r'--[a-z-]+', usage))}")
     if rest:  # argparse fills a list of words once, and leaves those that follow an option
-        trailing = {"data": "names", "leaderboard": "runs"}.get(parsed.command, "overrides")
+        trailing = {"check": "targets", "data": "names", "leaderboard": "runs"}.get(parsed.command, "overrides")
         setattr(parsed, trailing, [*getattr(parsed, trailing), *rest])
     if parsed.command is None:
         parser.print_help()

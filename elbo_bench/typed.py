@@ -37,13 +37,15 @@ def check_fields(instance: Any) -> None:
     Raises:
         ValueError: One line that names the field, its value and what is expected.
     """
-    hints = typing.get_type_hints(type(instance), include_extras=True)
-    for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        try:
-            _adapter(hints[field.name]).validate_python(value)
-        except pydantic.ValidationError as error:
-            raise ValueError(f"{type(instance).__name__}.{field.name}={value!r}: {_message(error)}") from None
+    # What a class says of a field binds those below it: `num_samples: int = 8` in a subclass is still a positive one.
+    for kind in filter(dataclasses.is_dataclass, type(instance).__mro__):
+        hints = _hints(kind)
+        for field in dataclasses.fields(kind):
+            value = getattr(instance, field.name)
+            try:
+                _adapter(hints[field.name]).validate_python(value)
+            except pydantic.ValidationError as error:
+                raise ValueError(f"{type(instance).__name__}.{field.name}={value!r}: {_message(error)}") from None
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:
@@ -58,6 +60,11 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
         for name, parameter in signature.parameters.items()
         if parameter.kind in by_name
     }
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 @functools.cache

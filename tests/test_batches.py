@@ -97,6 +97,27 @@ def test_ranks_together_see_the_global_batch_bit_for_bit(
         assert torch.equal(torch.cat([part.x for part in of_ranks]), batch.x)
 
 
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize(("num_train", "batch_size"), SIZES)
+def test_whole_gives_every_rank_all_of_each_batch_bit_for_bit(num_train: int, batch_size: int, drawn: bool) -> None:
+    options: dict[str, Any] = {"batch_size": batch_size, "binarize": drawn}
+    train = probabilities(num_train, 3, 2)
+    alone = epoch_of(make(train, **options), 1)
+    for rank in range(3):
+        together = epoch_of(make(train, rank=rank, world_size=3, whole=True, **options), 1)
+        assert same(together, alone)
+        assert {batch.ranks for batch in together} == {1}
+    with pytest.raises(ValueError, match="rank 3 is none of 3"):
+        make(train, rank=3, world_size=3, whole=True)
+
+
+def test_a_batch_knows_its_place_in_training_and_over_how_many_ranks_it_is_spread() -> None:
+    batches = make(rows(11), rank=1, world_size=2)
+    seen = [batch for epoch in range(3) for batch in epoch_of(batches, epoch)]
+    assert [batch.epoch for batch in seen] == [position / 3 for position in range(9)]
+    assert {batch.ranks for batch in seen} == {2}
+
+
 def test_two_accesses_draw_different_observations() -> None:
     batches = make(probabilities(8, 50), shuffle=False, binarize=True)
     first, second = epoch_of(batches, 0), epoch_of(batches, 1)

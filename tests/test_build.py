@@ -23,8 +23,13 @@ from elbo_bench.typed import check_value, parameters
 COMPONENTS = sorted(place for place in conf_root().glob("*/*.yaml") if place.parent.name != "experiment")
 EXPERIMENTS = sorted(place.stem for place in conf_root().glob("experiment/*.yaml"))
 # What the program hands to a component, and no one configures.
-INJECTED = {"model": {"info"}, "module": {"model", "objective", "optimizer", "info", "seed"}}
+INJECTED = {
+    "model": {"info"},
+    "module": {"model", "objective", "optimizer", "info", "seed"},
+    "objective": {"num_train"},
+}
 BINARY = DataInfo(shape=(2, 3), train_mean=torch.full((2, 3), 0.5), num_train=10, observation="discrete", num_levels=2)
+IMAGES = DataInfo(shape=(9, 8), train_mean=torch.full((9, 8), 0.5), num_train=10, observation="discrete", num_levels=2)
 CONTINUOUS = DataInfo(shape=(6,), train_mean=torch.zeros(6), num_train=10, observation="continuous")
 
 each_component = pytest.mark.parametrize("place", COMPONENTS, ids=lambda place: f"{place.parent.name}-{place.stem}")
@@ -33,7 +38,9 @@ each_component = pytest.mark.parametrize("place", COMPONENTS, ids=lambda place: 
 def injected(group: str) -> list[dict[str, Any]]:
     """Return what a component of a group may be given; the first that it accepts will do."""
     if group == "model":
-        return [{"info": BINARY}, {"info": CONTINUOUS}]
+        return [{"info": BINARY}, {"info": CONTINUOUS}, {"info": IMAGES}]
+    if group == "objective":
+        return [{"num_train": BINARY.num_train}]
     if group == "module":
         return [
             {
@@ -134,7 +141,7 @@ def test_build_passes_on_what_only_the_program_knows() -> None:
     model = config.build("model", "mlp", info=BINARY, latent_dim=4, hidden=[7])
     assert model.latent_dim == 4
     assert [layer.out_features for layer in model.encoder.body if isinstance(layer, nn.Linear)] == [7]
-    assert model.decoder.logits.out_features == 6
+    assert model.decoder.outputs.out_features == 6
 
 
 def test_build_leaves_its_arguments_alone() -> None:

@@ -11,9 +11,24 @@ import scipy.stats
 import torch
 from linear_gaussian_case import assert_mean
 from torch import Tensor
-from torch.distributions import Bernoulli, Independent, Laplace, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import (
+    Bernoulli,
+    Independent,
+    Laplace,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
+)
 
-from elbo_bench.distributions import LOG_2_PI, BernoulliArray, DiagonalNormal, FullNormal, standard_normal
+from elbo_bench.distributions import (
+    LOG_2_PI,
+    BernoulliArray,
+    DiagonalNormal,
+    FullNormal,
+    LowRankNormal,
+    standard_normal,
+)
 from elbo_bench.draws import NoClosedFormError, closed_form_kl
 
 K, B, D = 7, 4, 3
@@ -37,14 +52,28 @@ def full() -> FullNormal:
     return FullNormal(numbers(B, D), factors(B))
 
 
-def covariances(distribution: DiagonalNormal | FullNormal) -> np.ndarray:
+RANK = 2
+
+
+def low_rank_parameters() -> tuple[Tensor, Tensor, Tensor]:
+    return numbers(B, D), numbers(B, D, RANK, seed=9), (0.5 * numbers(B, D, seed=1)).exp()
+
+
+def low_rank() -> LowRankNormal:
+    return LowRankNormal(*low_rank_parameters())
+
+
+def covariances(distribution: DiagonalNormal | FullNormal | LowRankNormal) -> np.ndarray:
+    if isinstance(distribution, LowRankNormal):
+        _, factor, scale = (each.numpy() for each in low_rank_parameters())
+        return np.stack([f @ f.T + np.diag(s**2) for f, s in zip(factor, scale, strict=True)])
     if isinstance(distribution, FullNormal):
         factor = distribution.scale_tril.numpy()
         return factor @ np.swapaxes(factor, -1, -2)
     return np.stack([np.diag(scale**2) for scale in distribution.base_dist.scale.numpy()])
 
 
-normals = pytest.mark.parametrize("make", [diagonal, full])
+normals = pytest.mark.parametrize("make", [diagonal, full, low_rank])
 
 
 @normals
@@ -95,7 +124,7 @@ def test_transport_and_density_obey_the_change_of_variables(make) -> None:
     np.testing.assert_allclose(q.log_prob(q.transport(noise)), expected, rtol=1e-12)
 
 
-@normals
+@pytest.mark.parametrize("make", [diagonal, full])
 def test_transport_lets_gradients_through_to_every_parameter(make) -> None:
     loc, scale = numbers(B, D).requires_grad_(), factors(B).requires_grad_()
     noise = numbers(K, B, D, seed=3)
@@ -107,6 +136,84 @@ def test_transport_lets_gradients_through_to_every_parameter(make) -> None:
     np.testing.assert_allclose(
         scale.grad.tril(), np.tril(expected) if make is full else np.eye(D) * expected, atol=1e-14
     )
+
+
+def as_torchs_full(loc: Tensor, factor: Tensor, scale: Tensor) -> MultivariateNormal:
+    return MultivariateNormal(loc, covariance_matrix=factor @ factor.mT + scale.square().diag_embed())
+
+
+def test_a_low_rank_normal_s_density_and_its_gradient_are_those_of_the_full_one() -> None:
+    ours, theirs = ([each.clone().requires_grad_() for each in low_rank_parameters()] for _ in range(2))
+    z = [numbers(K, B, D, seed=2).requires_grad_() for _ in range(2)]
+    found, expected = LowRankNormal(*ours).log_prob(z[0]), as_torchs_full(*theirs).log_prob(z[1])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    weights = numbers(K, B, seed=7)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for mine, other in zip([*ours, z[0]], [*theirs, z[1]], strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-11, atol=1e-12)
+
+
+def test_a_low_rank_normal_s_moments_are_its_covariance_s() -> None:
+    q = low_rank()
+    np.testing.assert_allclose(q.covariance_matrix, covariances(q), rtol=1e-14)
+    np.testing.assert_allclose(q.variance, np.diagonal(covariances(q), axis1=1, axis2=2), rtol=1e-14)
+    np.testing.assert_allclose(q.stddev.square(), q.variance, rtol=1e-14)
+    np.testing.assert_allclose(q.log_det, np.linalg.slogdet(covariances(q))[1], rtol=1e-13)
+    assert torch.equal(q.mean, numbers(B, D))
+
+
+def test_a_low_rank_normal_s_transport_has_gradients_of_finite_differences() -> None:
+    noise = numbers(2, B, D, seed=3)
+    parameters = [each.requires_grad_() for each in low_rank_parameters()]
+    assert torch.autograd.gradcheck(lambda *given: LowRankNormal(*given).transport(noise), parameters)
+    q = LowRankNormal(*parameters)
+    q.transport(noise).sum().backward()
+    assert all((each.grad != 0).all() for each in parameters)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        drawn = q.rsample((K,))
+        torch.manual_seed(5)
+        assert torch.equal(drawn, q.transport(torch.randn(K, B, D, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("rank", [1, 3, 5])
+def test_a_low_rank_normal_may_have_any_rank_and_one_covariance_for_the_whole_batch(rank: int) -> None:
+    loc, factor, scale = numbers(B, D), numbers(D, rank, seed=9), numbers(D, seed=1).exp()
+    shared, z = LowRankNormal(loc, factor, scale), numbers(K, B, D, seed=2)
+    copied = LowRankNormal(loc, factor.expand(B, D, rank), scale.expand(B, D))
+    expected = as_torchs_full(loc, factor, scale)
+    for q in (shared, copied, LowRankNormal(loc[:1], factor, scale).expand(torch.Size([B]))):
+        assert (q.batch_shape, q.event_shape) == ((B,), (D,))
+        assert q.log_det.shape == q.entropy().shape == (B,)
+        np.testing.assert_allclose(q.entropy(), expected.entropy(), rtol=1e-12)
+    np.testing.assert_allclose(shared.log_prob(z), expected.log_prob(z), rtol=1e-12)
+    np.testing.assert_allclose(shared.transport(z), copied.transport(z), rtol=1e-13)
+    assert kl_divergence(shared, standard_normal(D, like=loc)).shape == (B,)
+
+
+def test_a_low_rank_normal_keeps_its_digits_in_float32_where_its_directions_are_long() -> None:
+    # The difference of squares of Woodbury's identity would be 1e-7 of 1e8, and of any sign.
+    loc, factor, scale = (each.float() for each in low_rank_parameters())
+    q = LowRankNormal(loc, 1e4 * factor, scale)
+    exact = LowRankNormal(loc.double(), 1e4 * factor.double(), scale.double())
+    noise = numbers(K, B, D, seed=3)
+    z = exact.transport(noise).float()
+    expected = exact.log_prob(z.double())
+    assert (q.log_prob(z) - expected).abs().max() < 0.1
+    assert torch.isfinite(expected).all()
+
+
+def test_kl_of_a_low_rank_normal_from_a_diagonal_one_is_that_of_the_full_one() -> None:
+    parameters = low_rank_parameters()
+    p = DiagonalNormal(numbers(D, seed=5), (0.4 * numbers(D, seed=6)).exp())
+    expected = kl_divergence(as_torchs_full(*parameters), p)
+    assert expected.shape == (B,)
+    np.testing.assert_allclose(closed_form_kl(LowRankNormal(*parameters), p), expected, rtol=1e-12)
+    torchs = LowRankMultivariateNormal(parameters[0], parameters[1], parameters[2].square())
+    np.testing.assert_allclose(closed_form_kl(torchs, p), expected, rtol=1e-12)
+    with pytest.raises(NoClosedFormError, match="LowRankNormal and Independent Laplace"):
+        closed_form_kl(low_rank(), Independent(Laplace(numbers(D), numbers(D).exp()), 1))
 
 
 def test_the_standard_normal_takes_after_what_it_is_like() -> None:
@@ -166,6 +273,14 @@ def test_a_bernoulli_array_s_samples_have_its_mean() -> None:
     assert_mean(x, p.mean, detects=0.05)
 
 
+def test_a_bernoulli_array_refuses_an_array_whose_axes_are_swapped() -> None:
+    p, x = BernoulliArray(numbers(B, 2, 3), event_dims=2), torch.ones(B, 2, 3, dtype=torch.float64)
+    for score in (p.log_prob, p.cross_log_prob):
+        assert score(x).isfinite().all()
+        with pytest.raises(ValueError, match=r"\(4, 3, 2\) does not end in the event \(2, 3\)"):
+            score(x.mT)
+
+
 def test_a_bernoulli_array_has_no_pathwise_gradient() -> None:
     p = BernoulliArray(numbers(B, 2).requires_grad_(), event_dims=1)
     assert not p.has_rsample
@@ -198,8 +313,9 @@ def test_kl_of_full_from_diagonal_is_zero_between_equals_and_positive_elsewhere(
     assert (kl_divergence(full(), p) > 0.01).all()
 
 
-def test_kl_of_full_from_diagonal_is_the_mean_log_ratio() -> None:
-    q, p = full(), standard_normal(D, like=numbers(1))
+@pytest.mark.parametrize("make", [full, low_rank])
+def test_kl_from_diagonal_is_the_mean_log_ratio(make) -> None:
+    q, p = make(), standard_normal(D, like=numbers(1))
     z = q.transport(numbers(40_000, B, D, seed=8))
     assert_mean(q.log_prob(z) - p.log_prob(z), kl_divergence(q, p), detects=0.3)
 
@@ -232,13 +348,33 @@ def test_parameters_that_are_no_numbers_reach_the_density_and_raise_nothing(part
     z = numbers(K, B, D, seed=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for q in (DiagonalNormal(loc, scale), FullNormal(loc, factor)):
+        directions = numbers(B, D, RANK)
+        for q in (DiagonalNormal(loc, scale), FullNormal(loc, factor), LowRankNormal(loc, directions, scale)):
             finite = q.log_prob(z).isfinite()
             assert finite[:, [0, 1, 3]].all()
             assert not finite[:, 2].any()
             kl_is_finite = closed_form_kl(q, standard_normal(D, like=z)).isfinite()
             assert kl_is_finite[[0, 1, 3]].all()
             assert bad == -1.0 or not kl_is_finite[2]  # torch squares a scale
+
+
+def test_a_covariance_that_float32_cannot_factorise_is_no_number_and_not_a_wrong_one() -> None:
+    loc, factor, scale = (each.float() for each in low_rank_parameters())
+    factor[2] = 1e5  # the same direction twice, so long that the identity is lost beside it
+    q = LowRankNormal(loc, factor, scale)
+    for found in (q.log_prob(loc), q.entropy(), q.transport(loc).sum(-1)):
+        assert found.isnan().tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_directions_that_are_no_numbers_reach_the_density_and_raise_nothing(bad: float) -> None:
+    loc, factor, scale = low_rank_parameters()
+    factor[2, 1, 0] = bad
+    q = LowRankNormal(loc, factor, scale)
+    z = q.transport(numbers(K, B, D, seed=2))
+    for found in (q.log_prob(numbers(K, B, D)).mT, closed_form_kl(q, standard_normal(D, like=z)), z.transpose(0, 1)):
+        assert found[[0, 1, 3]].isfinite().all()
+        assert not found[2].isfinite().any()
 
 
 def test_logits_that_are_no_numbers_reach_the_density_and_raise_nothing() -> None:

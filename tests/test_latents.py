@@ -10,11 +10,19 @@ import scipy.stats
 import torch
 from linear_gaussian_case import MU, SIGMA, D, L, W, linear_gaussian
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Cauchy, Independent, MixtureSameFamily, Normal
 
 from elbo_bench.draws import sample
 from elbo_bench.errors import RunFailedError
 from elbo_bench.evaluation import Evaluation
+from elbo_bench.evaluation.active_units import (
+    HalvedMean,
+    active_unit_metrics,
+    active_units_in_words,
+    latent_layers,
+    posterior_means,
+    variance_of_mean,
+)
 from elbo_bench.evaluation.aggregated_posterior import AggregatedPosterior
 from elbo_bench.evaluation.evaluator import Request
 from elbo_bench.evaluation.latents import Latents
@@ -201,6 +209,52 @@ def test_means_without_a_closed_form_are_sampled_and_their_noise_is_not_counted(
     assert sampled.metrics["active_units"]["value"] == closed.metrics["active_units"]["value"] == 2
     for left, right in zip(sampled.diagnostics["dimensions"], closed.diagnostics["dimensions"], strict=True):
         assert left["variance_of_mean"] == pytest.approx(right["variance_of_mean"], rel=0.1, abs=0.003)
+
+
+@pytest.mark.parametrize("count", [2, 7, 40])
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_a_sampled_mean_is_that_of_each_half_of_the_stream(count: int, chunk: int) -> None:
+    z = torch.randn(count, 5, 2, 3, generator=torch.Generator().manual_seed(0))
+    halves = HalvedMean(count)
+    assert halves.means() is None
+    for piece in z.split(chunk):
+        halves.update(piece)
+    flat = z.double().flatten(2)
+    expected = torch.stack([flat[: count // 2].mean(0), flat[count // 2 :].mean(0)], 1)
+    found = halves.means()
+    assert found is not None
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_labels_and_tails_without_a_mean_have_no_active_units() -> None:
+    labels = HalvedMean(4)
+    labels.update(torch.ones(4, 2, 3, dtype=torch.int64))
+    assert labels.means() is None
+    cauchy = Independent(Cauchy(torch.zeros(2, 3), torch.ones(2, 3)), 1)
+    assert posterior_means(cauchy, Noise(0, "test").stream(), torch.zeros(2, 1)) is None
+
+
+def test_the_variance_of_a_sampled_mean_is_not_that_of_its_noise() -> None:
+    """4000 examples whose means are all zero, seen with noise of variance 1: false-fail 1e-8 (6 standard errors)."""
+    means = np.random.default_rng(0).normal(size=(4000, 2, 3))
+    variance, error = variance_of_mean(means)
+    np.testing.assert_allclose(error, 4000**-0.5, rtol=0.15)
+    assert (np.abs(variance) < 6 * error).all()
+    closed = means[:, :1]
+    np.testing.assert_allclose(variance_of_mean(closed)[0], closed[:, 0].var(0), rtol=1e-12)
+
+
+def test_active_units_are_stated_by_layer() -> None:
+    units, layers = np.array([True, False, True, True, True]), {"low": slice(0, 3), "high": slice(3, 5)}
+    assert active_units_in_words(units, layers) == "2+2"
+    assert active_units_in_words(units, {}) == "4"
+    metrics = active_unit_metrics(units, layers, 7)
+    assert {name: (each["value"], each["n"]) for name, each in metrics.items()} == {
+        "active_units": (4, 7),
+        "active_units_low": (2, 7),
+        "active_units_high": (2, 7),
+    }
+    assert latent_layers(wide(), 3) == {}
 
 
 def test_threads_change_no_byte_and_padding_is_not_counted() -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from elbo_bench.cli import main
 from elbo_bench.errors import UsageError
-from elbo_bench.report.formats import to_csv, to_markdown
-from elbo_bench.report.leaderboard import leaderboard, objective_label, read_runs, row
+from elbo_bench.report.formats import cell, to_csv, to_markdown
+from elbo_bench.report.leaderboard import COLUMNS, leaderboard, objective_label, read_runs, row
 
 ROOT = str(Path(__file__).resolve().parents[1])
 
@@ -116,6 +116,28 @@ def test_label_names_the_parameters() -> None:
     )
     assert objective_label({"name": "elbo_mc", "num_samples": 1, "direction": "lower"}) == "elbo_mc"
     assert objective_label({"name": "beta", "num_samples": 1, "beta": 4.0, "kl": "mc"}) == "beta beta=4 kl=mc"
+
+
+def test_a_dash_and_a_footnote_stand_for_an_objective_of_a_whole_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = record("batch", -25.0, objective__name="beta_tc", objective__scope="batch", objective__direction="none")
+    del batch["metrics"]["bound"], batch["metrics"]["bound_gap"]
+    infinite = record("infinite", -26.0)  # -inf cannot be recorded: a blank, which is no dash
+    del infinite["metrics"]["bound"], infinite["metrics"]["bound_gap"]
+    note = "its value for an example depends on the whole batch, so it is trained with and not evaluated"
+    for name, result in (("a", batch), ("b", infinite), ("c", record("plain", -27.0))):
+        write(tmp_path, result, name)
+    ((first, second, third),) = leaderboard(read_runs([tmp_path])[0])
+    assert first["objective"] == "beta_tc K=8"
+    assert (first["bound"], first["bound_gap"]) == (None, None)
+    bounds = [column for column in COLUMNS if column.key in ("bound", "bound_gap")]
+    assert [cell(first, column) for column in bounds] == ["-", "-"]
+    assert [cell(second, column) for column in bounds] == ["", ""]
+    assert main(["leaderboard", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(f"  -: {note}") == 1
+    assert to_markdown([[first, third]]).count(f"\n\n`-`: {note}\n") == 1
+    assert "`-`" not in to_markdown([[second, third]])
 
 
 def test_a_lower_bound_only_has_no_interval_and_what_is_no_bound_is_marked(

@@ -11,9 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
+from linear_gaussian_case import X, linear_gaussian
+from torch import Tensor
 
+from elbo_bench.catalogue import Catalogue
+from elbo_bench.config import build
+from elbo_bench.data.batches import Batch, TrainingBatches
 from elbo_bench.evaluation.finished_blocks import FinishedBlocks
+from elbo_bench.objectives.base import Objective
 from elbo_bench.results.record import read_examples, read_result
+from elbo_bench.training.module import BoundModule
+from elbo_bench.training.optimizers import SGD
+from elbo_bench.typed import parameters
 
 # 97 examples in blocks of 8: neither is shared evenly by 2, 3 or 4 ranks, and the last block is padded.
 TINY = [
@@ -77,6 +87,65 @@ def test_two_ranks_train_as_one_up_to_rounding_and_record_once(single: Path, tmp
     assert read_examples(folder)["log_px"] == pytest.approx(read_examples(single)["log_px"], abs=1e-3)
     assert np.array_equal(read_examples(folder)["id"], read_examples(single)["id"])
     assert len(set(read_examples(folder)["id"].tolist())) == 97
+
+
+def objective_of(name: str) -> Objective:
+    accepted = parameters(Catalogue.of().target("objective", name))
+    made: Objective = build("objective", name, **({"num_train": 11} if "num_train" in accepted else {}))
+    return made
+
+
+def gradient(objective: Objective, rank: int, ranks: int, *, whole: bool) -> tuple[Tensor, Tensor]:
+    """Return loss and gradient of one rank on a batch of 7: what DDP takes the mean of."""
+    x = torch.from_numpy(np.concatenate([X, X[:3] + 0.5]))
+    keys = {"batch_size": 7, "shuffle": True, "binarize": False, "seed": 4}
+    (batch,) = TrainingBatches(x, rank=rank, world_size=ranks, whole=whole, **keys)  # type: ignore[arg-type]
+    assert isinstance(batch, Batch)
+    module = BoundModule(linear_gaussian(), objective, SGD(), seed=4)
+    loss = module.training_step(batch, 0)
+    found = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
+    flat = [
+        (torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, module.parameters(), strict=True)
+    ]
+    return loss.detach(), torch.cat(flat)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 9])
+@pytest.mark.parametrize("name", [name for name in Catalogue.of().names("objective") if name != "enumerated"])
+def test_the_mean_gradient_of_all_ranks_is_that_of_one(name: str, ranks: int) -> None:
+    """Nine ranks share seven rows: two of them have none. `enumerated` needs a discrete latent, and has no noise."""
+    objective = objective_of(name)
+    whole = objective.scope == "batch"
+    loss, alone = gradient(objective, 0, 1, whole=False)
+    parts = [gradient(objective, rank, ranks, whole=whole) for rank in range(ranks)]
+    assert torch.stack([part for part, _ in parts]).mean() == pytest.approx(float(loss), rel=1e-12)
+    mean = torch.stack([part for _, part in parts]).mean(0)
+    assert alone.abs().max() > 1e-3
+    assert (mean - alone).abs().max() <= 1e-11 * alone.abs().max()
+
+
+@pytest.mark.parametrize("name", ["beta_tc", "info_vae"])
+def test_an_objective_of_the_whole_batch_must_not_see_a_share_of_it(name: str) -> None:
+    """What the test above would miss if batches were shared out as for any other objective."""
+    alone = gradient(objective_of(name), 0, 1, whole=False)[1]
+    shared = torch.stack([gradient(objective_of(name), rank, 2, whole=False)[1] for rank in range(2)]).mean(0)
+    assert (shared - alone).abs().max() > 1e-3 * alone.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["elbo_analytic", "dreg", "rws", "vimco", "sumo", "beta_tc", "info_vae"])
+def test_two_ranks_train_any_objective_as_one_up_to_rounding(name: str, tmp_path: Path) -> None:
+    # 100 rows a batch and 97 in the last: the ranks' shares differ.
+    words = ["train", *TINY, "trainer.max_steps=20", f"objective={name}", "optimizer=sgd", "optimizer.lr=1e-3"]
+    ranks = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    folders = []
+    for runs, placement in (("one", []), ("two", ranks)):
+        printed = json.loads(run(*words, *placement, "--json", runs=tmp_path / runs))
+        folders.append(Path(printed["folder"]))
+    one, two = (safetensors.torch.load_file(folder / "model.safetensors") for folder in folders)
+    worst = max(float((one[key] - two[key]).abs().max() / one[key].abs().max()) for key in one)
+    print(f"{name}: largest relative difference {worst:.1e}")
+    assert worst < 1e-5
 
 
 def test_a_killed_evaluation_goes_on_from_its_finished_blocks(single: Path) -> None:

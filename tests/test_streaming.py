@@ -13,8 +13,10 @@ import torch
 from hypothesis import strategies as st
 from linear_gaussian_case import Fixed, linear_gaussian, observations, trials
 from torch import Tensor
+from torch.distributions import Categorical
 
 from elbo_bench.draws import Draws, draw
+from elbo_bench.evaluation.encoder_pass import EncoderPass
 from elbo_bench.evaluation.pareto import pareto_k, tail_size
 from elbo_bench.evaluation.streaming import (
     GroupedBound,
@@ -24,6 +26,7 @@ from elbo_bench.evaluation.streaming import (
     TailWeights,
     WeightSummary,
 )
+from elbo_bench.noise import Noise
 
 B = 4
 # Where a stream of up to 40 samples is cut; a cut that comes twice makes an empty piece.
@@ -334,6 +337,83 @@ def test_many_groups_are_one_call_of_the_bound() -> None:
         grouped.update(draws)
     assert calls == [(3, 7 * B, 3)]
     assert grouped.moments.count == 7
+
+
+class Labels:
+    """Draws of integers, and what a bound of them should be."""
+
+    def __init__(self, count: int) -> None:
+        generator = np.random.default_rng(3)
+        self.z = torch.from_numpy(generator.integers(0, 5, size=(count, B, 2)))
+        self.log_p = torch.from_numpy(generator.normal(size=(3, count, B)))
+
+    def draws(self) -> Draws:
+        return Draws(self.z, *self.log_p)
+
+    @staticmethod
+    def bound(draws: Draws) -> Tensor:
+        assert draws.z.dtype is torch.int64
+        return draws.z.amax((0, 2)) + draws.log_w.mean(0)
+
+
+@pytest.mark.parametrize("chunk", [4, 9, 40])
+def test_integers_stay_integers_side_by_side(chunk: int) -> None:
+    labels = Labels(40)
+    grouped = GroupedBound(labels.bound, 3, B, lambda times: Categorical(torch.ones(times * B, 2)))
+    for start in range(0, 40, chunk):
+        grouped.update(labels.draws().samples(start, min(40, start + chunk)))
+    values = np.stack([labels.bound(labels.draws().samples(start, start + 3)) for start in range(0, 39, 3)])
+    np.testing.assert_allclose(grouped.moments.mean(), values.mean(0), rtol=1e-13)
+    assert grouped.moments.count == 13
+
+
+class Drawing:
+    """A bound that adds numbers of its own to the first log-weight, and keeps them."""
+
+    def __init__(self, samples_required: int) -> None:
+        self.samples_required = samples_required
+        self.seen: list[float] = []
+
+    def __call__(self, draws: Draws) -> Tensor:
+        assert draws.noise is not None
+        own = draws.noise.normal(draws.log_w.shape[1:], dtype=torch.float64, device=draws.log_w.device)
+        self.seen += own.tolist()
+        return draws.log_w[0] + own
+
+
+def one_pass(bounds: dict[str, Drawing], chunk_size: int = 7) -> dict[str, Tensor]:
+    with torch.no_grad():
+        encoder = EncoderPass(linear_gaussian(), observations(), 41, bounds, 41)
+        encoder.run(Noise(2, "evaluate", 1).stream(), chunk_size)
+        return encoder.columns()[0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_bound_that_draws_sees_new_numbers_for_every_group(size: int) -> None:
+    for chunk_size in (1, 7, 41):
+        bound = Drawing(size)
+        columns = one_pass({"own": bound}, chunk_size)
+        groups = 41 // size
+        assert len(set(bound.seen)) == len(bound.seen) == groups * B
+        # In order of the groups, however they are cut: the numbers of one stream.
+        expected = Noise(2, "evaluate", 1).apart("bound/own").stream().normal([groups, B], dtype=torch.float64)
+        np.testing.assert_array_equal(np.array(bound.seen).reshape(groups, B), expected)
+        with torch.no_grad():
+            noise = Noise(2, "evaluate", 1).stream()
+            log_w = draw(linear_gaussian(), observations(), 41, noise).log_w[: groups * size : size]
+        np.testing.assert_allclose(columns["own"], (log_w + expected).mean(0), rtol=1e-11)
+
+
+def test_numbers_of_a_bound_are_its_own() -> None:
+    alone, plain = one_pass({"own": Drawing(3)}), one_pass({})
+    beside = one_pass({"other": Drawing(2), "own": Drawing(3), "third": Drawing(1)})
+    for name, column in plain.items():
+        assert torch.equal(column, alone[name]), name
+        assert torch.equal(column, beside[name]), name
+    assert torch.equal(alone["own"], beside["own"])
+    one, two = Drawing(3), Drawing(3)
+    one_pass({"own": one, "other": two})
+    assert set(one.seen).isdisjoint(two.seen)
 
 
 @pytest.mark.parametrize("size", [1, 3, 300, 2000])

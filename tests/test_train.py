@@ -18,8 +18,12 @@ from omegaconf import OmegaConf
 from elbo_bench.apps import train as train_app
 from elbo_bench.catalogue import Catalogue
 from elbo_bench.cli import main
-from elbo_bench.config import check, resolve
+from elbo_bench.config import build, check, resolve
+from elbo_bench.data.batches import Batch
+from elbo_bench.data_info import DataInfo
 from elbo_bench.results.record import read_examples, read_result
+from elbo_bench.training.module import BoundModule
+from elbo_bench.training.optimizers import SGD
 
 # A run of a second: 13 batches an epoch.
 TINY = ["model.hidden=[16]", "model.latent_dim=4", "evaluation.num_samples=40", "evaluation.num_examples=70"]
@@ -154,6 +158,25 @@ def test_max_steps_stops_within_an_epoch() -> None:
     assert result["compute"]["train_decoder_evaluations"] == 1297 + 4 * 100
 
 
+def test_a_sum_over_every_latent_decodes_them_all_and_the_record_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    latents = ["model.num_variables=2", "model.num_categories=3", "model.hidden=[8]"]
+    sizes = ["evaluation.num_samples=40", "evaluation.num_examples=70", "trainer.max_steps=14"]
+    assert main(["train", "model=categorical_latent", "objective=enumerated", *latents, *sizes]) == 0
+    (folder,) = Path("runs").iterdir()
+    result = read_result(folder)
+    assert (result["objective"]["samples_required"], result["objective"]["latents"]) == (9, "enumerated")
+    assert result["compute"]["train_decoder_evaluations"] == 9 * (1297 + 100)
+    assert "enumerated over all 9" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("objective", ["iwae", "dreg", "elbo_analytic", "sumo"])
+def test_a_gradient_through_labels_is_refused_in_one_line(objective: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "model=categorical_latent", f"objective={objective}"]) == 2
+    line = f"elbo-bench: objective {objective} on model categorical_latent: samples of CategoricalVector"
+    assert capsys.readouterr().err == f"{line} carry no gradient\n"
+    assert not Path("runs").exists()
+
+
 def test_best_checkpoint_is_the_one_with_the_highest_validation_bound() -> None:
     # A rate that grows too large ruins the model after a while.
     overrides = ["trainer.checkpoint=best", "optimizer.lr=0.1", "trainer.max_epochs=6"]
@@ -187,6 +210,28 @@ def test_precision_is_passed_on(precision: str) -> None:
     folder = train("trainer.max_epochs=1", f"trainer.precision={precision}")
     dtype = torch.float64 if precision == "64-true" else torch.float32
     assert all(value.dtype == dtype for value in safetensors.torch.load_file(folder / "model.safetensors").values())
+
+
+@pytest.mark.parametrize("name", ["elbo_analytic", "iwae", "dreg", "rws", "vimco", "tvo"])
+def test_mixed_precision_leaves_a_gradient_what_it_is(name: str) -> None:
+    """A hook that autocast bypassed, or weights that lost their sum, would turn it; rounding turns it by 2 degrees."""
+    info = DataInfo((8, 8), torch.full((8, 8), 0.3), 100, "discrete", 2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build("model", "mlp", info=info, latent_dim=10, hidden=[64])
+        x = torch.bernoulli(torch.full((64, 8, 8), 0.3))
+    batch = Batch(x, position=0, start=0, total=64, ranks=1, per_epoch=1)
+    found = []
+    for mixed in (False, True):
+        module = BoundModule(model, build("objective", name), SGD())
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = module.training_step(batch, 0)
+        assert loss.dtype is torch.float32
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+        found.append(torch.cat([each.flatten() for each in grads]))
+    plain, mixed_precision = found
+    assert torch.cosine_similarity(plain, mixed_precision, 0) > 0.999
+    assert float(mixed_precision.norm() / plain.norm()) == pytest.approx(1, abs=0.03)
 
 
 def test_a_loss_that_is_not_finite_ends_with_3_and_its_step_and_no_record(

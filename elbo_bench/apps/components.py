@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from elbo_bench import config
+from elbo_bench.apps.fitting import left_out, rehearse
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import data_root
-from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw_for
+from elbo_bench.draws import LatentVariableModel
 from elbo_bench.errors import UsageError, memory_problem
 from elbo_bench.evaluation import Evaluation, Evaluator
 from elbo_bench.evaluation.blocks import rank_and_world_size
@@ -48,7 +49,9 @@ class Components:
         model: The model, initialised from the run's seed.
         objective: The bound that is trained with.
         evaluator: How it is evaluated.
-        bounds: What is evaluated beside the evaluator's own: `"bound"`, trained with, and what the evaluator names.
+        bounds: What is evaluated beside the evaluator's own: `"bound"`, trained with, unless it is `left_out`, and what
+            the evaluator names.
+        latents_decoded: Latents that one value of the objective decodes for each example.
     """
 
     cfg: Config
@@ -58,6 +61,7 @@ class Components:
     objective: Objective
     evaluator: Evaluator
     bounds: dict[str, Bound]
+    latents_decoded: int
 
     @classmethod
     def build(cls, cfg: Config, catalogue: Catalogue) -> "Components":
@@ -66,39 +70,29 @@ class Components:
         Raises:
             UsageError: A part refuses its values, or the parts do not fit together.
         """
-        objective = make("objective", Objective, cfg, catalogue)  # type: ignore[type-abstract]
+        source = make("data", DataSource, cfg, catalogue)  # type: ignore[type-abstract]
+        with _enough_memory(f"data={cfg['data']['name']}"):
+            dataset = source.load(data_root())
+        size = dataset.info.num_train
+        objective = make("objective", Objective, cfg, catalogue, num_train=size)  # type: ignore[type-abstract]
         evaluator = make("evaluation", Evaluator, cfg, catalogue)  # type: ignore[type-abstract]
-        bounds: dict[str, Bound] = {"bound": objective}
+        bounds: dict[str, Bound] = {} if left_out(objective, evaluator) else {"bound": objective}
         for name in evaluator.objective_names:
             node = config.resolve_group("evaluation.objectives", "objective", [{"name": name}], catalogue)
-            bounds[name] = make("objective", Objective, {"objective": node}, catalogue)  # type: ignore[type-abstract]
+            named = make("objective", Objective, {"objective": node}, catalogue, num_train=size)  # type: ignore[type-abstract]
+            if reason := left_out(named, evaluator):
+                raise UsageError(f"evaluation.objectives names {name}: {reason}")
+            bounds[name] = named
         try:
             evaluator.check(bounds)
         except ValueError as error:
             raise UsageError(f"evaluation.{error}") from None
-        source = make("data", DataSource, cfg, catalogue)  # type: ignore[type-abstract]
-        with _enough_memory(f"data={cfg['data']['name']}"):
-            dataset = source.load(data_root())
         with torch.random.fork_rng([]):  # models are made on the CPU
             torch.manual_seed(Noise(cfg["seed"], "init").torch_seed())
             model = make("model", nn.Module, cfg, catalogue, info=dataset.info)
-        components = cls(cfg, source, dataset, model, objective, evaluator, bounds)
         with _enough_memory(f"objective={cfg['objective']['name']}"):
-            components._rehearse()
-        return components
-
-    @torch.no_grad()
-    def _rehearse(self) -> None:
-        """Find out before anything is written whether objective and model fit."""
-        name = f"objective {self.cfg['objective']['name']} on model {self.cfg['model']['name']}"
-        x = self.dataset.validation[:2] if len(self.dataset.validation) else self.dataset.test[:2]
-        model = cast("LatentVariableModel", self.model)
-        try:
-            value = self.objective(draw_for(self.objective, model, x, Noise(0, "rehearsal")))
-        except (NoClosedFormError, NotReparameterisableError) as error:
-            raise UsageError(f"{name}: {error}") from None
-        if value.shape != (len(x),):
-            raise UsageError(f"{name}: its value for {len(x)} examples has the shape {tuple(value.shape)}")
+            decoded = rehearse(cfg, dataset, cast("LatentVariableModel", model), objective)
+        return cls(cfg, source, dataset, model, objective, evaluator, bounds, decoded)
 
     def split(self) -> tuple[Tensor, Tensor]:
         """Return the examples to be scored and their numbers within the split.
@@ -155,6 +149,9 @@ class Components:
     ) -> dict[str, Any]:
         """Return the record of an evaluation: the content of `result.json`."""
         objective = {key: value for key, value in self.cfg["objective"].items() if key != "target"}
+        declared = {"scope": self.objective.scope, "latents": self.objective.latents}
+        unusual = {key: value for key, value in declared.items() if value != getattr(Objective, key)}
+        reason = left_out(self.objective, self.evaluator)
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": run_id,
@@ -167,8 +164,9 @@ class Components:
             "model": self.cfg["model"]["name"],
             "objective": {
                 **objective,
-                "samples_required": self.objective.samples_required,
+                "samples_required": self.latents_decoded,
                 "direction": self.objective.direction,
+                **unusual,
             },
             "seed": self.cfg["seed"],
             "cfg": self.cfg,
@@ -178,7 +176,7 @@ class Components:
                 "estimator": evaluation.estimator,
                 "num_samples": self.evaluator.samples,
             },
-            "diagnostics": evaluation.diagnostics,
+            "diagnostics": evaluation.diagnostics | ({"bound_left_out": reason} if reason else {}),
             "checkpoint": checkpoint,
             "compute": {
                 **compute,

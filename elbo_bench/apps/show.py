@@ -53,8 +53,10 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
     out = console(110)
     objective = result["objective"]
     samples = objective.get("samples_required", 1)
+    every = objective.get("latents") == "enumerated"
+    size = f" over all {samples} values of z" if every else f" K={samples}" if samples != 1 else ""
     words = {
-        "objective": objective["name"] + (f" K={samples}" if samples != 1 else ""),
+        "objective": objective["name"] + size,
         "num_samples": result["truth"]["num_samples"],
         "estimator": result["truth"].get("estimator", "importance sampling"),
     }
@@ -82,6 +84,8 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
         table.add_row(Text(name), value, *errors, Text(metric["unit"]), Text(rows.get(name, "")))
     out.print(table)
     out.print(Text(_truth(result)))
+    if isinstance(reason := result["diagnostics"].get("bound_left_out"), str):
+        out.print(Text(f"Not evaluated: the objective trained with, {words['objective']}: {reason}."))
     if isinstance(exact := result["diagnostics"].get("exact"), dict):
         with contextlib.suppress(KeyError, TypeError, ValueError):  # a record that someone has edited
             out.print(_beside_exact(result, exact))

@@ -23,7 +23,7 @@ from elbo_bench.apps.plain_loop import CHUNK, no_plain_loop, plain_loop
 from elbo_bench.apps.terminal import console
 from elbo_bench.catalogue import Catalogue
 from elbo_bench.data.batches import Batch, TrainingBatches
-from elbo_bench.draws import LatentVariableModel, draw, draw_from
+from elbo_bench.draws import LatentVariableModel, draw_for, draw_from
 from elbo_bench.evaluation import Evaluator, Importance
 from elbo_bench.evaluation.blocks import evaluating, single_threaded
 from elbo_bench.evaluation.evaluator import Request
@@ -92,7 +92,7 @@ def measure(components: Components, optimizer: Optimizer, budget: float) -> dict
         "model": components.cfg["model"]["name"],
         "objective": components.cfg["objective"]["name"],
         "batch_size": step.batch_size,
-        "samples_per_example": components.objective.samples_required,
+        "samples_per_example": components.latents_decoded,
         "threads": 1,
         "rounds": ROUNDS,
         "rates": {
@@ -155,10 +155,8 @@ class TrainingStep:
     def __call__(self) -> None:
         """Take the next step."""
         batch, objective = next(self._batches), self._components.objective
-        noise, count = Noise(0, "latent", batch.position), objective.samples_required
-        draws = draw(
-            cast("LatentVariableModel", self._model), batch.x, count, noise, reparameterised=objective.reparameterised
-        )
+        noise = Noise(0, "latent", batch.position)
+        draws = draw_for(objective, cast("LatentVariableModel", self._model), batch.x, noise)
         loss = -objective(draws).mean()
         self._optimizer.zero_grad()
         loss.backward()

@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ from elbo_bench.tracking.none import SilentSession
 from elbo_bench.tracking.tracker import Tracker
 from elbo_bench.training.checkpoints import load_checkpoint
 from elbo_bench.training.fit import Trained, fit, make_trainer
+from elbo_bench.training.module import BoundModule
 from elbo_bench.training.optimizers import Optimizer
 from elbo_bench.training.options import TrainerOptions
 
@@ -75,6 +78,7 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
     check_launch(options, make_trainer(options).strategy)  # Lightning accepts the devices, and so do we
     module = _module(components, catalogue)
     tracker = make("tracking", Tracker, cfg, catalogue)  # type: ignore[type-abstract]
+    per_epoch = -(-len(components.dataset.train) // components.source.batch_size)
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
     with _claimed(folder) if first else contextlib.nullcontext():
         alone = "WORLD_SIZE" not in os.environ  # else other ranks are on their way already
@@ -82,6 +86,8 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
             return read_result(folder)  # another process recorded it while this one got ready
         if first:
             _prepare(folder, cfg, force=force)
+            if isinstance(module, BoundModule) and module.warmup.end > (epochs := options.epochs(per_epoch)):
+                _say_unfinished(module, epochs)
         # What a plug-in draws from torch's own generator is then at least the same in every run.
         torch.manual_seed(Noise(cfg["seed"], "torch").torch_seed())
         session = tracker.start(run_facts(cfg, folder, "train")) if first else SilentSession()
@@ -95,8 +101,9 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
                 shuffle=components.source.shuffle,
                 seed=cfg["seed"],
                 resume=not force,
-                bounds={"bound": components.objective},
+                bounds={name: bound for name, bound in components.bounds.items() if name == "bound"},
                 tell=session.log,
+                whole=components.objective.scope == "batch",
             )
             result = _finish(components, module, trained, folder)
         except BaseException as error:
@@ -104,6 +111,11 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
             raise
         session.finish(folder)
         return result
+
+
+def _say_unfinished(module: BoundModule, epochs: float) -> None:
+    line = f"the warm-up takes {module.warmup.end:g} epochs, and training ends after {epochs:g} at most"
+    print(f"elbo-bench: {line}, still on its way to the objective", file=sys.stderr)  # noqa: T201
 
 
 def _module(components: Components, catalogue: Catalogue) -> pl.LightningModule:
@@ -166,11 +178,10 @@ def _finish(
         return None
     facts = dict(trained.facts)
     validation = facts.pop("validation")
-    examples = _examples_seen(components, facts)
     compute = {
         **facts,
         "evaluate_seconds": seconds,
-        "train_decoder_evaluations": examples * components.objective.samples_required,
+        "train_decoder_evaluations": _decoded(components, module, facts["batches"]),
     }
     scored = {
         "scored": trained.checkpoint.stem,
@@ -203,12 +214,18 @@ def _draw_pictures(components: Components, folder: Path) -> None:
         write_sheet(folder / f"{name}.png", images.float().cpu().numpy())
 
 
-def _examples_seen(components: Components, facts: dict[str, Any]) -> int:
-    """Return how many examples the batches of a training held; the last batch of an epoch may be smaller."""
+def _decoded(components: Components, module: pl.LightningModule, batches: int) -> int:
+    """Return how many latents a training decoded; the last batch of an epoch may be smaller, and K may be warmed up."""
     size, num_train = components.source.batch_size, len(components.dataset.train)
     per_epoch = -(-num_train // size)
-    whole, rest = divmod(facts["batches"], per_epoch)
-    return int(whole * num_train + rest * size)
+    whole, rest = divmod(batches, per_epoch)
+    total = (whole * num_train + rest * size) * components.latents_decoded
+    if isinstance(module, BoundModule) and components.objective.latents == "sampled":
+        for position in range(min(batches, math.ceil(module.warmup.end * per_epoch))):
+            rows = min(size, num_train - position % per_epoch * size)
+            missing = components.latents_decoded - module.ascended(position / per_epoch).samples_required
+            total -= rows * missing
+    return total
 
 
 def _save_weights(model: nn.Module, target: Path) -> str:

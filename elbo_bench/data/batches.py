@@ -20,7 +20,7 @@ def binarize(probability: Float[Tensor, "B *shape"], uniform: Float[Tensor, "B *
 
 
 class Batch(NamedTuple):
-    """One rank's part of a global batch.
+    """One rank's part of a global batch, or all of it.
 
     Attributes:
         x: Observations, already binarised, `[B, *shape]`; empty if the global batch has fewer rows than there
@@ -29,12 +29,21 @@ class Batch(NamedTuple):
             the noise of the step.
         start: Row of the global batch that `x` begins with.
         total: Rows of the global batch, over all ranks.
+        ranks: Over how many ranks these rows are spread; 1 if every rank has them all.
+        per_epoch: Batches in an epoch.
     """
 
     x: Float[Tensor, "B *shape"]
     position: int
     start: int
     total: int
+    ranks: int
+    per_epoch: int
+
+    @property
+    def epoch(self) -> float:
+        """Epochs, and the part of one, that lie before this batch."""
+        return self.position / self.per_epoch
 
 
 class TrainingBatches:
@@ -42,6 +51,10 @@ class TrainingBatches:
 
     Every rank computes the same order and the same noise and takes a contiguous part of each global batch, so
     what is trained on depends neither on the number of ranks nor on where the run was resumed.
+
+    An objective that sees its whole batch (`scope = "batch"`) gets all of each global batch on every rank, `whole`: the
+    ranks compute the same loss and the same gradient, so their mean is that of one process, without any collective
+    within the objective. The price is that more ranks make such a training no faster.
 
     Args:
         train: Training examples, `[N, *shape]`; with `binarize`, the probabilities that a pixel is 1.
@@ -51,6 +64,7 @@ class TrainingBatches:
         seed: The run's seed.
         rank: Number of this process.
         world_size: Number of processes.
+        whole: Whether every rank gets all rows of each global batch.
 
     Raises:
         ValueError: There is no example, no batch size or no such rank.
@@ -66,6 +80,7 @@ class TrainingBatches:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        whole: bool = False,
     ) -> None:
         if len(train) == 0 or batch_size < 1:
             raise ValueError(f"cannot cut {len(train)} examples into batches of {batch_size}")
@@ -76,8 +91,7 @@ class TrainingBatches:
         self._shuffle = shuffle
         self._binarize = binarize
         self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
+        self._rank, self._world_size = (0, 1) if whole else (rank, world_size)
         self._epoch = 0
         self._handed_out = 0
         self._resumes = False
@@ -143,4 +157,4 @@ class TrainingBatches:
         if self._binarize:
             whole = Noise(self._seed, "binarize", position).uniform((total, *x.shape[1:]))
             x = binarize(x, whole[start:stop].to(x.device))
-        return Batch(x=x, position=position, start=start, total=total)
+        return Batch(x, position, start, total, ranks=self._world_size, per_epoch=len(self))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
@@ -34,7 +34,7 @@ class AggregatedPosterior:
         """N."""
         return sum(int(each.batch_shape[0]) for each in self.posteriors)
 
-    def log_prob(self, z: Float[Tensor, "M *event"]) -> Float[Tensor, " M"]:
+    def log_prob(self, z: Shaped[Tensor, "M *event"]) -> Float[Tensor, " M"]:
         """Return log q(z)."""
         total = torch.full((len(z),), -math.inf, dtype=torch.float64, device=z.device)
         for posterior in self._pieces():

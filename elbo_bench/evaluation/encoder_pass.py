@@ -1,5 +1,6 @@
 """K samples of the encoder's q(z|x): the field's estimate of log p(x), every bound, and the whole curve L_1 ... L_K."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from elbo_bench.draws import Draws, LatentVariableModel, NoClosedFormError, closed_form_kl, draw_from
+from elbo_bench.evaluation.active_units import HalvedMean, closed_form_mean
+from elbo_bench.evaluation.enumerated import EnumeratedBounds, is_enumerated
 from elbo_bench.evaluation.evaluator import Bound
 from elbo_bench.evaluation.streaming import GroupedBound, GroupedWeights, NonFinite, PairedMoments, WeightSummary
 from elbo_bench.noise import NormalSource
@@ -57,18 +60,29 @@ class EncoderPass:
         self._curve = {k: GroupedWeights(k, size, device) for k in curve_sizes(num_samples)}
         repeated = None if self.posterior is None else functools.cache(self._repeated)
         self._bounds = {
-            name: GroupedBound(bound, bound.samples_required, size, repeated, device) for name, bound in bounds.items()
+            name: GroupedBound(bound, bound.samples_required, size, repeated, device)
+            for name, bound in bounds.items()
+            if not is_enumerated(bound)
         }
+        self._enumerated = EnumeratedBounds({name: bound for name, bound in bounds.items() if is_enumerated(bound)})
+        self._mean = None if self.posterior is None else closed_form_mean(self.posterior)
+        self._halves = HalvedMean(num_samples) if self.posterior is not None and self._mean is None else None
 
     def run(self, noise: NormalSource, chunk_size: int) -> None:
-        """Draw and decode K samples, in chunks."""
+        """Draw and decode K samples, in chunks; then every latent, if a bound is a sum over all.
+
+        Each bound that draws numbers of its own has a source of its own: whether another is there changes nothing.
+        """
+        apart = {name: noise.apart(f"bound/{name}") for name in self._bounds}
         waiting: list[tuple[Tensor, Tensor]] = []
         held = 0
         for start in range(0, self._num_samples, chunk_size):
             count = min(chunk_size, self._num_samples - start)
             draws = self.draw(count, noise)
-            for bound in self._bounds.values():
-                bound.update(draws)
+            for name, bound in self._bounds.items():
+                bound.update(dataclasses.replace(draws, noise=apart[name]))
+            if self._halves is not None:
+                self._halves.update(draws.z)
             # log q(z|x) - log p(z), in float64 before they are subtracted.
             log_ratio = draws.log_q_z_given_x.double() - draws.log_p_z.double()
             waiting.append((draws.log_p_x_given_z.double(), log_ratio))
@@ -77,6 +91,15 @@ class EncoderPass:
                 self._take(waiting)
                 waiting, held = [], 0
         self._take(waiting)
+        if self._enumerated.bounds:
+            assert isinstance(self._model, LatentVariableModel)
+            assert self.posterior is not None
+            self._enumerated.compute(self._model, self.posterior, self._x, chunk_size)
+
+    @property
+    def enumerated(self) -> int:
+        """Latents decoded for each example where bounds are sums over all of them."""
+        return self._enumerated.num_states
 
     def draw(self, num_samples: int, noise: NormalSource) -> Draws:
         """Return the next draws of q(z|x)."""
@@ -98,9 +121,17 @@ class EncoderPass:
             columns |= {"rate": self._rate, "rate_se": torch.zeros_like(self._rate)}
         whole = f"L_{self._num_samples}"
         columns |= {whole: self.weights.log_mean_weight(), f"{whole}_se": self.weights.log_mean_weight_se()}
-        if self.posterior is not None and (mean := _mean(self.posterior)) is not None:
-            columns["posterior_mean"] = mean.flatten(1).double()
-        return columns, lambda name: estimates[name].gap_se()
+        columns |= self._enumerated.columns()
+        error = columns[f"{whole}_se"]  # of log p(x): all that the gap of an exact value has
+        if (mean := self._posterior_mean()) is not None:
+            columns["posterior_mean"] = mean
+        return columns, lambda name: estimates[name].gap_se() if name in estimates else error
+
+    def _posterior_mean(self) -> Float[Tensor, "B M L"] | None:
+        """Return E_q z, or two independent estimates of it; None if there is none, as of labels."""
+        if self._mean is not None:  # Cauchy's is NaN; that of a broken encoder shows in its weights
+            return self._mean if bool(self._mean.isfinite().all()) else None
+        return None if self._halves is None else self._halves.means()
 
     def _take(self, waiting: list[tuple[Tensor, Tensor]]) -> None:
         if not waiting:
@@ -134,11 +165,3 @@ def analytic_rate(posterior: Distribution, model: LatentVariableModel) -> Float[
         return closed_form_kl(posterior, model.prior()).double()
     except NoClosedFormError:
         return None
-
-
-def _mean(posterior: Distribution) -> Tensor | None:
-    try:
-        mean = posterior.mean
-    except (NotImplementedError, AttributeError):
-        return None
-    return mean if bool(mean.isfinite().all()) else None  # Cauchy's; that of a broken encoder shows in its weights

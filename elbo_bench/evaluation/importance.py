@@ -11,17 +11,16 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel
+from elbo_bench.evaluation.active_units import active, active_unit_metrics, latent_layers, variance_of_mean
 from elbo_bench.evaluation.blocks import evaluating, placement, score_examples
 from elbo_bench.evaluation.choice import check_proposal, num_pilot
 from elbo_bench.evaluation.encoder_pass import Drawable
+from elbo_bench.evaluation.enumerated import check_enumerable, is_enumerated
 from elbo_bench.evaluation.evaluator import Bound, Evaluation, Evaluator, Request, Tier
 from elbo_bench.evaluation.exact import Exact, exact_log_p_x
 from elbo_bench.evaluation.metrics import exact_mean, means, passes, plain_metric, trusted, weight_diagnostics
 from elbo_bench.evaluation.proposals import NAMES
 from elbo_bench.evaluation.sampler import ImportanceSampler, ceiling
-
-ACTIVE_UNIT_LIMIT = 0.01
-"""A latent is active if its posterior mean varies by more than this over x (Burda et al., 2016, section 5.2)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,13 +70,17 @@ class Importance(Evaluator):
         return self.num_samples
 
     def check(self, bounds: Mapping[str, Bound]) -> None:
-        """Refuse a bound that does not fit twice into K samples.
+        """Refuse a bound that does not fit twice into K samples, or that is no bound of one example.
 
         Raises:
-            ValueError: One does not: its error needs two values of it.
+            ValueError: Its error needs two values of it; or its value depends on the examples beside it.
         """
         for name, bound in bounds.items():
-            if 2 * bound.samples_required > self.num_samples:
+            if getattr(bound, "scope", "example") == "batch":
+                raise ValueError(
+                    f"bounds: {name} depends on its whole batch, and examples are scored in blocks; leave it out"
+                )
+            if 2 * bound.samples_required > self.num_samples and not is_enumerated(bound):
                 whose = "the objective trained with" if name == "bound" else name
                 raise ValueError(
                     f"num_samples={self.num_samples} is too few for {whose} ({bound.samples_required} a value, "
@@ -89,7 +92,7 @@ class Importance(Evaluator):
     ) -> Evaluation:
         """Score the examples."""
         self.check(request.bounds)
-        self._check_proposal(model, x)
+        self._check_model(model, x, request.bounds)
         sampler = ImportanceSampler(
             model,
             self.num_samples,
@@ -123,7 +126,7 @@ class Importance(Evaluator):
             tier, estimator, cost = "exact", exact.method, cost + exact.decoder_evaluations
         return Evaluation(
             examples=examples,
-            metrics=_metrics(examples, posterior_mean),
+            metrics=_metrics(examples, posterior_mean, model),
             tier=tier,
             estimator=estimator,
             diagnostics=diagnostics,
@@ -131,11 +134,16 @@ class Importance(Evaluator):
         )
 
     @torch.no_grad()
-    def _check_proposal(self, model: object, x: Float[Tensor, "N *data"]) -> None:
-        if isinstance(model, LatentVariableModel) and len(x):
-            with evaluating(model):
-                posterior = model.posterior(x[:1].to(*placement(model, x)))
-            check_proposal(posterior, self.proposal, self.num_samples, num_pilot(self.num_samples, self.pilot_share))
+    def _check_model(self, model: object, x: Float[Tensor, "N *data"], bounds: Mapping[str, Bound]) -> None:
+        if not len(x):
+            return
+        one = x[:1].to(*placement(model, x))
+        with evaluating(model):
+            check_enumerable(model, one, bounds)
+            if not isinstance(model, LatentVariableModel):
+                return
+            posterior = model.posterior(one)
+        check_proposal(posterior, self.proposal, self.num_samples, num_pilot(self.num_samples, self.pilot_share))
 
 
 def evaluate(
@@ -221,13 +229,15 @@ def _beside(examples: Mapping[str, np.ndarray], name: str, passing: Bool[np.ndar
     }
 
 
-def _metrics(examples: Mapping[str, np.ndarray], posterior_mean: np.ndarray | None) -> dict[str, dict[str, Any]]:
+def _metrics(
+    examples: Mapping[str, np.ndarray], posterior_mean: np.ndarray | None, model: object
+) -> dict[str, dict[str, Any]]:
     metrics = means(examples)
     count = len(examples["id"])
     metrics["ess"] = plain_metric(exact_mean(examples["ess"]), count, "samples")
     if posterior_mean is not None:
-        active = int((posterior_mean.var(0) > ACTIVE_UNIT_LIMIT).sum())
-        metrics["active_units"] = plain_metric(active, count, "dimensions")
+        layers = latent_layers(model, posterior_mean.shape[-1])
+        metrics |= active_unit_metrics(active(variance_of_mean(posterior_mean)[0]), layers, count)
     return metrics
 
 

@@ -15,15 +15,20 @@ from torch.distributions import Distribution
 
 from elbo_bench.draws import LatentVariableModel, NoClosedFormError, draw_from, sample
 from elbo_bench.errors import RunFailedError
+from elbo_bench.evaluation.active_units import (
+    active,
+    active_unit_metrics,
+    active_units_in_words,
+    latent_layers,
+    posterior_means,
+    variance_of_mean,
+)
 from elbo_bench.evaluation.aggregated_posterior import AggregatedPosterior
 from elbo_bench.evaluation.blocks import evaluating, placement, score_examples, single_threaded
 from elbo_bench.evaluation.evaluator import Evaluation, Evaluator, Request
 from elbo_bench.evaluation.finished_blocks import Rows
-from elbo_bench.evaluation.metrics import mean_over_examples, plain_metric
+from elbo_bench.evaluation.metrics import mean_over_examples
 from elbo_bench.noise import Noise
-
-ACTIVE_UNIT_LIMIT = 0.01
-"""A latent is active if its posterior mean varies by more than this over x (Burda et al., 2016, section 5.2)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,25 +65,28 @@ class Latents(Evaluator):
         examples = score_examples(
             model, x, scorer.score, block_size=self.block_size, workers=self.workers, request=request
         )
-        halves = examples.pop("mean_first"), examples.pop("mean_second")
-        kl = examples.pop("kl", None)
-        dimensions = _dimensions(*halves, kl)
+        count, means, kl = len(x), examples.pop("posterior_mean", None), examples.pop("kl", None)
         metrics = {
             name: mean_over_examples(values, examples[f"{name}_se"])
             for name, values in examples.items()
             if f"{name}_se" in examples
         }
-        count, active = len(x), sum(each["active"] for each in dimensions)
-        metrics["active_units"] = plain_metric(active, count, "dimensions")
         if kl is not None:
             examples |= {f"kl_{number:03d}": column for number, column in enumerate(kl.T)}
-        diagnostics = {
+        diagnostics: dict[str, Any] = {
             "num_samples": self.num_samples,
             "rate": "closed form" if not examples["rate_se"].any() else "sampled",
-            "posterior_mean": "closed form" if np.array_equal(*halves) else "sampled",
             "mutual_information_limit": math.log(count),
-            "dimensions": dimensions,
         }
+        layers: dict[str, slice] = {}
+        if means is not None:
+            layers, units = latent_layers(model, means.shape[-1]), active(variance_of_mean(means)[0])
+            metrics |= active_unit_metrics(units, layers, count)
+            diagnostics |= {
+                "posterior_mean": "closed form" if means.shape[1] == 1 else "sampled",
+                "active_units": active_units_in_words(units, layers),
+            }
+        diagnostics["dimensions"] = _dimensions(means, kl, layers)
         return Evaluation(examples, metrics, "none", "latents", diagnostics, self.num_samples * count)
 
     @torch.inference_mode()
@@ -120,7 +128,9 @@ class _Scorer:
         """Return one row an example; errors are Monte Carlo standard errors, given the mixture."""
         posterior, noise = self.model.posterior(x), Noise(self.seed, "latents", block)
         draws = draw_from(self.model, posterior, x, self.num_samples, noise, reparameterised=False)
-        log_q_z = self.aggregated.log_prob(draws.z.flatten(0, 1)).unflatten(0, draws.z.shape[:2])
+        codes = draws.z.flatten(0, 1)
+        codes = codes if codes.is_floating_point() else codes.double()  # labels, too, are scored as numbers
+        log_q_z = self.aggregated.log_prob(codes).unflatten(0, draws.z.shape[:2])
         log_p_z, log_q_z_given_x = draws.log_p_z.double(), draws.log_q_z_given_x.double()
         sampled = {
             "distortion": -draws.log_p_x_given_z.double(),
@@ -138,42 +148,26 @@ class _Scorer:
             columns |= {"rate": rate, "rate_se": torch.zeros_like(rate)}
             columns["mutual_information"] = rate - columns["marginal_kl"]
             columns["mutual_information_se"] = columns["marginal_kl_se"]
-        columns["mean_first"], columns["mean_second"] = _means(posterior, draws.z)
+        means = posterior_means(posterior, Noise(self.seed, "latents/mean", block).stream(), like=x)
+        if means is not None:
+            columns["posterior_mean"] = means
         with contextlib.suppress(NoClosedFormError):
             columns["kl"] = draws.analytic_kl_per_dim().double()
         return {name: column.cpu().numpy() for name, column in columns.items()}
 
 
-def _means(posterior: Distribution, z: Float[Tensor, "K B *event"]) -> tuple[Tensor, Tensor]:
-    """Return E_q z twice, or two independent estimates of it where it has no closed form."""
-    try:
-        mean = posterior.mean.flatten(1).double()
-    except (NotImplementedError, AttributeError):
-        first, second = z.flatten(2).double().tensor_split(2)
-        return first.mean(0), second.mean(0)
-    return mean, mean
-
-
 def _dimensions(
-    first: Float[np.ndarray, "N L"], second: Float[np.ndarray, "N L"], kl: Float[np.ndarray, "N L"] | None
+    means: Float[np.ndarray, "N M L"] | None, kl: Float[np.ndarray, "N L"] | None, layers: Mapping[str, slice]
 ) -> list[dict[str, Any]]:
-    """Return for each dimension how much its posterior mean varies over x, and its rate.
-
-    The variance is the covariance of two estimates of the mean, so that their own noise does not count.
-    """
-    count = len(first)
-    products = (first - first.mean(0)) * (second - second.mean(0))
-    variance, spread = products.mean(0), products.std(0) / math.sqrt(count)
+    """Return for each dimension how much its posterior mean varies over x, and its rate, as far as they exist."""
     rows: list[dict[str, Any]] = []
-    for number in range(first.shape[1]):
-        row = {
-            "dimension": number,
-            "variance_of_mean": float(variance[number]),
-            "variance_of_mean_se": float(spread[number]),
-            "active": bool(variance[number] > ACTIVE_UNIT_LIMIT),
-        }
-        if kl is not None:
-            metric: Mapping[str, Any] = mean_over_examples(kl[:, number], np.zeros(count))
-            row |= {"kl": metric["value"], "kl_se": metric["se"]}
-        rows.append(row)
-    return rows
+    if means is not None:
+        variance, error = variance_of_mean(means)
+        columns = {"variance_of_mean": variance, "variance_of_mean_se": error, "active": active(variance)}
+        rows = [{name: column[number].item() for name, column in columns.items()} for number in range(len(variance))]
+    if kl is not None:
+        metrics = [mean_over_examples(column, np.zeros(len(column))) for column in kl.T]
+        rates = [{"kl": metric["value"], "kl_se": metric["se"]} for metric in metrics]
+        rows = [row | rate for row, rate in zip(rows or [{} for _ in rates], rates, strict=True)]
+    names = {number: {"layer": name} for name, part in layers.items() for number in range(len(rows))[part]}
+    return [{"dimension": number, **names.get(number, {}), **row} for number, row in enumerate(rows)]

@@ -84,7 +84,7 @@ class ImportanceSampler:
             encoder.broken.merge(choice.broken)
         used = torch.zeros_like(columns["log_px"]) if choice is None else choice.names.double()
         extra = torch.zeros_like(columns["log_px"]) if choice is None else choice.cost + choice.weights.count
-        columns |= {"proposal": used, "decoded": encoder.weights.count + extra}
+        columns |= {"proposal": used, "decoded": encoder.weights.count + extra + encoder.enumerated}
         broken = encoder.broken
         columns |= {"nan": broken.nan, "infinite": broken.infinite, "zero": broken.zero}
         return {name: column.cpu().numpy() for name, column in columns.items()}

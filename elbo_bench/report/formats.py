@@ -17,12 +17,14 @@ _AGAINST_LOG_PX = ("log_px", "elbo_gap", "bound_gap")
 
 
 def cell(row: Row, column: Column) -> str:
-    """Return one cell as text.
+    """Return one cell as text; a dash stands for an objective that is not evaluated, and `footnote` says why.
 
     Where the truth is a lower bound only, log p(x) and the gaps against it carry '>=' and no interval.
     """
     value = row[column.key]
     lower_bound_only = row["truth"] == "lower-bound-only"
+    if value is None and column.key in ("bound", "bound_gap") and row["scope"] == "batch":
+        return "-"
     if value is None or (column.key == "log_px_se" and lower_bound_only):
         return ""
     if column.digits is None:
@@ -37,6 +39,13 @@ def title(rows: Sequence[Row]) -> str:
     """Return the data contract of some rows in a line."""
     first = rows[0]
     return f"{first['data']}, {first['num_examples']} {first['split']} examples ({first['protocol']})"
+
+
+def footnote(rows: Sequence[Row]) -> str:
+    """Return what the dashes of some rows mean; nothing if they have none."""
+    if not any(row["scope"] == "batch" and row["bound"] is None for row in rows):
+        return ""
+    return "-: its value for an example depends on the whole batch, so it is trained with and not evaluated"
 
 
 def to_json(parts: Sequence[Sequence[Row]]) -> str:
@@ -61,13 +70,14 @@ def _plain(value: object) -> object:
     return value
 
 
-def to_markdown(parts: Sequence[Sequence[Row]]) -> str:
+def to_markdown(parts: Sequence[Sequence[Row]], columns: Sequence[Column] = COLUMNS) -> str:
     """Return one Markdown table for each data contract."""
     lines: list[str] = []
     for rows in parts:
-        lines += [_escaped(title(rows)), "", "| " + " | ".join(_escaped(column.title) for column in COLUMNS) + " |"]
-        lines.append("|" + "|".join(" --- " if column.digits is None else " ---: " for column in COLUMNS) + "|")
-        lines += ["| " + " | ".join(_escaped(cell(row, column)) for column in COLUMNS) + " |" for row in rows]
+        lines += [_escaped(title(rows)), "", "| " + " | ".join(_escaped(column.title) for column in columns) + " |"]
+        lines.append("|" + "|".join(" --- " if column.digits is None else " ---: " for column in columns) + "|")
+        lines += ["| " + " | ".join(_escaped(cell(row, column)) for column in columns) + " |" for row in rows]
+        lines += ["", f"`-`{note[1:]}"] if (note := footnote(rows)) else []
         lines.append("")
     return "\n".join(lines)
 
@@ -83,17 +93,20 @@ _HIDDEN_FIRST = ("seconds", "ess", "distortion", "active_units", "bound", "elbo"
 """Columns that a narrow terminal does without, in this order; JSON and CSV have them all."""
 
 
-def print_tables(parts: Sequence[Sequence[Row]], console: Console) -> None:
+def print_tables(parts: Sequence[Sequence[Row]], console: Console, columns: Sequence[Column] = COLUMNS) -> None:
     """Print one table for each data contract, and what its columns are."""
     for rows in parts:
         # What is the same in every row is said once, above.
-        same = [key for key in ("model", "seed") if len({row[key] for row in rows}) == 1]
+        once = [key for key in ("model", "seed", "seeds") if key in {column.key for column in columns}]
+        same = [key for key in once if len({row[key] for row in rows}) == 1]
         heading = ", ".join([title(rows), *(f"{key} {rows[0][key]}" for key in same)])
-        columns = [column for column in COLUMNS if column.key not in same]
-        hidden = _hidden(rows, columns, console.width)
-        table = _table(rows, [column for column in columns if column.key not in hidden])
+        shown = [column for column in columns if column.key not in same]
+        hidden = _hidden(rows, shown, console.width)
+        table = _table(rows, [column for column in shown if column.key not in hidden])
         console.print(Text(heading))
         console.print(table)
+        if note := footnote(rows):
+            console.print(Text(f"  {note}"))
         if hidden:
             console.print(Text(f"  hidden in {console.width} columns: {', '.join(hidden)}; --format json has them all"))
     if parts:
@@ -106,12 +119,12 @@ def print_tables(parts: Sequence[Sequence[Row]], console: Console) -> None:
 def _hidden(rows: Sequence[Row], columns: Sequence[Column], width: int) -> list[str]:
     """Return the columns that must go for the rest to fit."""
     widths = {
-        column.key: 1 + max(cell_len(text) for text in (column.title, *(cell(row, column) for row in rows)))
+        column.key: 2 + max(cell_len(text) for text in (column.title, *(cell(row, column) for row in rows)))
         for column in columns
     }
     hidden: list[str] = []
     for key in _HIDDEN_FIRST:
-        if sum(widths.values()) <= width:
+        if sum(widths.values()) < width:  # one more for the left edge
             break
         if widths.pop(key, None) is not None:
             hidden.append(key)

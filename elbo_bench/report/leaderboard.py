@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from elbo_bench import config
 from elbo_bench.errors import UsageError
 from elbo_bench.results.record import RESULT, read_result
 
@@ -26,7 +27,7 @@ class Column:
     digits: int | None = None
 
 
-COLUMNS = (
+COLUMNS: tuple[Column, ...] = (
     Column("rank", "#", "Place by log p(x) within one data contract", 0),
     Column("objective", "objective", "What the run was trained with"),
     Column("model", "model", "The model"),
@@ -100,10 +101,36 @@ def leaderboard(results: Sequence[dict[str, Any]]) -> list[list[Row]]:
     for result in results:
         parts.setdefault(contract(result), []).append(row(result))
     for rows in parts.values():
+        _label_models(rows)
         rows.sort(key=lambda each: (-each["log_px"], each["run_id"]))
         for rank, each in enumerate(rows, 1):
             each["rank"] = rank
     return [parts[key] for key in sorted(parts)]
+
+
+def _label_models(rows: Sequence[Row]) -> None:
+    """Say of each model what tells it apart: `mlp posterior=maf` where other rows have another posterior."""
+    differing = {
+        key
+        for row in rows
+        for key, value in row["model_keys"].items()
+        if value != rows[0]["model_keys"].get(key, value)
+    }
+    for row in rows:
+        keys = row.pop("model_keys")
+        words = [f"{key.removesuffix('.name')}={keys[key]}" for key in keys if key in differing]
+        row["model"] = _short(" ".join([row["model"], *words]))
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a component's keys, those of its parts under dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif prefix or key not in ("name", "target"):
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def row(result: dict[str, Any]) -> Row:
@@ -125,6 +152,8 @@ def row(result: dict[str, Any]) -> Row:
         "rank": 0,
         "objective": objective_label(result["objective"]),
         "model": result["model"],
+        "model_keys": _flat(result["cfg"]["model"]),
+        "group": config.digest(config.identity({**result["cfg"], "seed": None})),
         "seed": result["seed"],
         "log_px": metrics["log_px"]["value"],
         "log_px_se": metrics["log_px"]["se"],
@@ -140,6 +169,7 @@ def row(result: dict[str, Any]) -> Row:
         "seconds": _seconds(compute.get("train_seconds", 0.0)) + _seconds(compute["evaluate_seconds"]),
         "truth": str(result["truth"]["tier"]),
         "direction": str(result["objective"]["direction"]),
+        "scope": "batch" if result["objective"].get("scope") == "batch" else "example",
         "run_id": result["run_id"],
         "folder": result.get("folder"),
         "data": data["name"],
@@ -160,11 +190,16 @@ def objective_label(objective: dict[str, Any]) -> str:
     """Return an objective with its parameters in a few characters: `iwae K=8`, `beta beta=4 kl=analytic`."""
     parts = [str(objective["name"])]
     for key, value in objective.items():
-        if key in ("name", "samples_required", "direction"):
+        if key in ("name", "samples_required", "direction", "scope", "latents"):
             continue
         if key == "num_samples":
             parts += [f"K={value}"] if value != 1 else []
         else:
             parts.append(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}")
-    label = "".join(sign if sign.isprintable() else "?" for sign in " ".join(parts))
+    return _short(" ".join(parts))
+
+
+def _short(words: str) -> str:
+    """Return words as they may stand in a cell."""
+    label = "".join(sign if sign.isprintable() else "?" for sign in words)
     return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 3]}..."

@@ -49,9 +49,10 @@ class Trained:
 class _Data(pl.LightningDataModule):
     """Hands Lightning the batches, cut on the device."""
 
-    def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool, seed: int) -> None:
+    def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool, seed: int, whole: bool) -> None:
         super().__init__()
         self._dataset, self._batch_size, self._shuffle, self._seed = dataset, batch_size, shuffle, seed
+        self._whole = whole
 
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
@@ -64,15 +65,20 @@ class _Data(pl.LightningDataModule):
             seed=self._seed,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            whole=self._whole,
         )
 
 
 def _about_loss(module: pl.LightningModule, tell: Tell) -> Tell:
-    """Return a teller of losses, named by what they are: minus a bound for our own module, a loss for another."""
+    """Return a teller of losses, named by what they are.
+
+    That of our own module is minus the bound; that of another, and of a warm-up that is not the bound yet, is a loss.
+    """
 
     def told(numbers: Mapping[str, Any]) -> None:
-        loss = numbers["loss"]
-        named = {"train/bound": -loss} if isinstance(module, BoundModule) else {"train/loss": loss}
+        loss, batch = numbers["loss"], numbers["batch"]
+        is_bound = isinstance(module, BoundModule) and module.ascended(batch.epoch) == module.objective
+        named = {"train/bound": -loss} if is_bound else {"train/loss": loss}
         tell({"step": numbers["step"], "train/epoch": numbers["epoch"], "train/lr": numbers["lr"], **named})
 
     return told
@@ -143,11 +149,13 @@ def fit(
     resume: bool,
     bounds: Mapping[str, Bound],
     tell: Tell,
+    whole: bool = False,
 ) -> Trained:
     """Train a module, or go on with one whose `last.ckpt` stands in the folder.
 
     `bounds` are measured over training beside the evaluator's own; `tell` is called with what is measured meanwhile,
-    flat and with the optimiser step under `step`, on rank 0.
+    flat and with the optimiser step under `step`, on rank 0. `whole` gives every rank all rows of each global batch,
+    see `TrainingBatches`.
 
     Raises:
         UsageError: Lightning refuses the options; nothing was written.
@@ -178,7 +186,7 @@ def fit(
     torch.set_num_threads(options.threads)
     trainer.fit(
         module,
-        datamodule=_Data(dataset, batch_size, shuffle, seed),
+        datamodule=_Data(dataset, batch_size, shuffle, seed, whole),
         ckpt_path=checkpoints.last if resume and checkpoints.last.exists() else None,
         weights_only=True,
     )

@@ -10,6 +10,7 @@ from elbo_bench.draws import LatentVariableModel, draw_for
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.base import Objective
 from elbo_bench.training.optimizers import Optimizer
+from elbo_bench.training.warmup import NoWarmup, Warmup
 
 
 class BoundModule(pl.LightningModule):
@@ -22,22 +23,42 @@ class BoundModule(pl.LightningModule):
         objective: The bound.
         optimizer: How parameters follow its gradient.
         seed: The run's seed.
+        warmup: What is ascended before it is the bound itself; nothing that is evaluated knows of it.
+
+    Raises:
+        ValueError: The bound cannot be warmed up so.
     """
 
-    def __init__(self, model: LatentVariableModel, objective: Objective, optimizer: Optimizer, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: LatentVariableModel,
+        objective: Objective,
+        optimizer: Optimizer,
+        seed: int = 0,
+        warmup: Warmup = NoWarmup(),  # noqa: B008 - it is frozen
+    ) -> None:
         super().__init__()
         assert isinstance(model, nn.Module)
+        warmup.check(objective)
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
         self.seed = seed
+        self.warmup = warmup
+
+    def ascended(self, epoch: float) -> Objective:
+        """Return what training ascends at so many epochs since it began: the objective, or its warm-up."""
+        return self.warmup.at(self.objective, epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of this rank's rows of the global batch, minus the mean of the bound."""
+        if not len(batch.x):  # fewer rows than ranks: this one takes part in the mean of the gradients all the same
+            return 0.0 * torch.stack([each.sum() for each in self.parameters() if each.requires_grad]).sum()
         noise = Noise(self.seed, "latent", batch.position, rows=(batch.start, batch.total))
-        draws = draw_for(self.objective, self.model, batch.x, noise)
+        objective = self.ascended(batch.epoch)
+        draws = draw_for(objective, self.model, batch.x, noise)
         # The strategy averages over ranks, whose shares of a batch may differ by one row.
-        bound = self.objective(draws).sum() * (self.trainer.world_size / batch.total)
+        bound = objective(draws).sum() * (batch.ranks / batch.total)
         return -bound
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

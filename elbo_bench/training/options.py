@@ -37,6 +37,14 @@ class TrainerOptions:
         if self.validate_every is None and (self.checkpoint == "best" or self.patience is not None):
             raise ValueError("checkpoint=best and patience need validations: validate_every must not be null")
 
+    def epochs(self, batches_per_epoch: int) -> float:
+        """Return how many epochs, and parts of one, a training takes at most."""
+        limits = [float(self.max_epochs)] if self.max_epochs is not None else []
+        if self.max_steps is not None:  # the last step of an epoch may have fewer batches
+            whole, rest = divmod(self.max_steps, -(-batches_per_epoch // self.accumulate_grad_batches))
+            limits.append(whole + rest * self.accumulate_grad_batches / batches_per_epoch)
+        return min(limits)
+
     def epochs_between_validations(self, batches_per_epoch: int) -> int | None:
         """Return the epochs from one validation to the next, None for never.
 

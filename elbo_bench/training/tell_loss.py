@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class TellLoss(pl.Callback):
-    """Tells step, epoch, loss and learning rate at the first batch and then by time, not by step.
+    """Tells step, epoch, loss, learning rate and batch at the first batch and then by time, not by step.
 
     Reading the loss makes an accelerator wait, and every message costs; so neither may follow the speed of training.
 
@@ -37,5 +37,6 @@ class TellLoss(pl.Callback):
         if not trainer.is_global_zero or not isinstance(loss, Tensor) or now - self._told < self._seconds:
             return
         self._told = now
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self._tell({"epoch": trainer.current_epoch, "step": trainer.global_step, "loss": float(loss), "lr": rate})
+        rate, step = trainer.optimizers[0].param_groups[0]["lr"], trainer.global_step
+        told = {"epoch": trainer.current_epoch, "step": step, "loss": float(loss), "lr": rate, "batch": batch}
+        self._tell(told)

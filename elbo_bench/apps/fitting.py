@@ -1,0 +1,53 @@
+"""Whether the parts of a run fit together: the objective to the model, and to the evaluator."""
+
+import torch
+
+from elbo_bench.catalogue import Catalogue, Config
+from elbo_bench.data.dataset import Dataset
+from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw_for
+from elbo_bench.errors import UsageError
+from elbo_bench.evaluation import Evaluator
+from elbo_bench.evaluation.gradients import Gradients
+from elbo_bench.noise import Noise
+from elbo_bench.objectives.base import Objective
+
+
+@torch.no_grad()
+def rehearse(cfg: Config, dataset: Dataset, model: LatentVariableModel, objective: Objective) -> int:
+    """Return how many latents the objective decodes for a value, from two examples, before anything is written.
+
+    Raises:
+        UsageError: Objective and model do not fit.
+    """
+    name = f"objective {cfg['objective']['name']} on model {cfg['model']['name']}"
+    x = dataset.validation[:2] if len(dataset.validation) else dataset.test[:2]
+    try:
+        draws = draw_for(objective, model, x, Noise(0, "rehearsal"))
+        value = objective(draws)
+    except NotReparameterisableError as error:
+        raise UsageError(f"{name}: {error}; take one that needs none: {', '.join(_without_gradient())}") from None
+    except NoClosedFormError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if value.shape != (len(x),):
+        raise UsageError(f"{name}: its value for {len(x)} examples has the shape {tuple(value.shape)}")
+    return len(draws.z)
+
+
+def left_out(objective: Objective, evaluator: Evaluator) -> str:
+    """Return why an evaluator is not given an objective; nothing if it is."""
+    if isinstance(evaluator, Gradients):  # it draws what each objective asks for, and knows its own batch
+        return ""
+    if objective.scope == "batch":
+        return "its value for an example depends on the whole batch, and evaluation goes by blocks of examples"
+    return ""
+
+
+def _without_gradient() -> list[str]:
+    """Return the objectives that need no gradient through the samples, or no samples."""
+    catalogue = Catalogue.of()
+    targets = {name: catalogue.target("objective", name) for name in catalogue.names("objective")}
+    return [
+        name
+        for name, target in targets.items()
+        if not getattr(target, "reparameterised", True) or getattr(target, "latents", "sampled") == "enumerated"
+    ]

@@ -1,0 +1,50 @@
+"""The kinds of data that a model is offered: it is held against the laws on the first that it accepts."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from elbo_bench.data_info import DataInfo
+from elbo_bench.noise import Noise
+
+
+@dataclasses.dataclass(frozen=True)
+class DataKind:
+    """A kind of data: the shape of an example, and how many levels a value has, None if it is continuous."""
+
+    shape: tuple[int, ...]
+    num_levels: int | None
+
+    @property
+    def info(self) -> DataInfo:
+        """What a model is told of it; a continuous value lies between 0 and 1."""
+        observation = "continuous" if self.num_levels is None else "discrete"
+        grey = 0.2 + 0.6 * Noise(6, "conformance/mean").uniform(self.shape)
+        mean = grey * ((self.num_levels or 2) - 1)
+        return DataInfo(self.shape, mean, 100, observation, self.num_levels)  # type: ignore[arg-type]
+
+    def examples(self, count: int) -> Tensor:
+        """Return examples in float64, `[count, *shape]`."""
+        uniform = Noise(7, "conformance/data").stream().uniform((count, *self.shape))
+        return uniform if self.num_levels is None else (uniform * self.num_levels).floor()
+
+    def of_shape(self, shape: tuple[int, ...]) -> "DataKind":
+        """Return the kind of data with other examples."""
+        return dataclasses.replace(self, shape=shape)
+
+    def every_example(self) -> Tensor | None:
+        """Return all examples that there are, or None if they are too many or continuous."""
+        num_values = torch.Size(self.shape).numel()
+        if self.num_levels is None or self.num_levels**num_values > 2**16:
+            return None
+        levels = torch.arange(self.num_levels, dtype=torch.float64)
+        return torch.cartesian_prod(*[levels] * num_values).reshape(-1, *self.shape)
+
+    def __str__(self) -> str:
+        levels = "continuous values" if self.num_levels is None else f"values of {self.num_levels} levels"
+        return f"{'x'.join(map(str, self.shape))} {levels}"
+
+
+VECTOR, IMAGE = (6,), (8, 8)
+KINDS = tuple(DataKind(shape, num_levels) for num_levels in (2, 17, 256, None) for shape in (VECTOR, IMAGE))

@@ -1,0 +1,58 @@
+"""An array of independent binary values."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint, boolean, independent
+
+from elbo_bench.distributions.value_array import check_event
+from elbo_bench.numerics import log_sigmoid_sum, negative_softplus_sum
+
+
+class BernoulliArray(Distribution):
+    """Creates an array of independent binary values, all of it one event.
+
+    `log_prob` costs one sigmoid or softplus for each logit; a probability that rounds to 0 or 1 does no harm.
+
+    Args:
+        logits: Log-odds of each value being 1, `[*batch, *event]`.
+        event_dims: How many of the last axes are the event.
+    """
+
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 - torch reads it from the class
+
+    def __init__(self, logits: Tensor, event_dims: int) -> None:
+        if event_dims < 1:
+            raise ValueError(f"an array has at least one dimension, not {event_dims}")
+        self.logits = logits
+        split = logits.dim() - event_dims
+        super().__init__(logits.shape[:split], logits.shape[split:], validate_args=False)
+
+    @property
+    def support(self) -> Constraint:
+        """Arrays of zeros and ones."""
+        return independent(boolean, len(self.event_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """Probability of each value being 1."""
+        return torch.sigmoid(self.logits)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value) in nats; `value` must hold only zeros and ones."""
+        check_event(value, self.event_shape)
+        event_dims = len(self.event_shape)
+        sign = 2 * value.flatten(-event_dims).to(self.logits.dtype) - 1
+        return log_sigmoid_sum(self.logits.flatten(-event_dims), sign)
+
+    def cross_log_prob(self, value: Float[Tensor, "N *event"]) -> Float[Tensor, "S N"]:
+        """Return log p(value) in nats of each of N values under each of S arrays of logits: one matrix product."""
+        check_event(value, self.event_shape)
+        logits = self.logits.flatten(-len(self.event_shape))
+        return logits @ value.flatten(1).mT + negative_softplus_sum(logits)[:, None]
+
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Return arrays of zeros and ones, by torch's global generator."""
+        with torch.no_grad():
+            return torch.bernoulli(self.mean.expand(torch.Size(sample_shape) + self.logits.shape))

@@ -1,0 +1,56 @@
+"""The continuous Bernoulli likelihood, for continuous data in [0, 1]."""
+
+import dataclasses
+
+from jaxtyping import Float
+from torch import Tensor
+
+from elbo_bench.data_info import DataInfo
+from elbo_bench.distributions import ContinuousBernoulliArray, continuous_bernoulli_mean
+from elbo_bench.models.likelihoods.base import Likelihood, LikelihoodModule
+from elbo_bench.models.likelihoods.bisection import solve_increasing
+from elbo_bench.models.likelihoods.kinds import refuse_unless_continuous
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContinuousBernoulli(Likelihood):
+    """Independent continuous Bernoulli values; the decoder gives natural parameters.
+
+    They begin where the mean is the training mean exactly, clipped to [.01, .99]: there they are at most 100. A value
+    outside [0, 1] has the density zero, and a run on such data fails.
+
+    Source: Loaiza-Ganem & Cunningham, 2019, "The continuous Bernoulli: fixing a pervasive error in variational
+    autoencoders".
+    """
+
+    def module(self, info: DataInfo) -> "ContinuousBernoulliModule":
+        """Return the module for the data.
+
+        Raises:
+            ValueError: The data is discrete, or does not lie in [0, 1].
+        """
+        refuse_unless_continuous("a continuous Bernoulli", info)
+        least, most = info.train_mean.min().item(), info.train_mean.max().item()
+        if not 0 <= least <= most <= 1:
+            raise ValueError(
+                "a continuous Bernoulli likelihood needs values in [0, 1], "
+                f"and this data has means of {least:.3g} to {most:.3g}: take gaussian"
+            )
+        return ContinuousBernoulliModule(info)
+
+
+class ContinuousBernoulliModule(LikelihoodModule):
+    """Maps natural parameters to continuous Bernoulli values."""
+
+    num_outputs = 1
+
+    def __init__(self, info: DataInfo) -> None:
+        super().__init__()
+        self.event_dims = len(info.shape)
+        mean = info.train_mean.double().clamp(0.01, 0.99)
+        natural = solve_increasing(continuous_bernoulli_mean, mean, -110.0, 110.0)
+        self.bias = natural.to(info.train_mean.dtype).unsqueeze(-1)
+
+    def forward(self, parameters: Float[Tensor, "*lead 1"]) -> ContinuousBernoulliArray:
+        """Return p(x|z)."""
+        return ContinuousBernoulliArray(parameters.squeeze(-1), event_dims=self.event_dims)
