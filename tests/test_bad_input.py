@@ -1063,7 +1063,7 @@ def test_a_checkpoint_that_holds_code_does_not_run_it(refused: Refused, run: Pat
         ([1, 2], "is not a checkpoint: it holds no state_dict"),
         ({"state_dict": {}}, "does not fit the recorded model: "),
         ({"state_dict": {5: torch.zeros(1)}}, "does not fit the recorded model: "),
-        ({"state_dict": {"model.encoder.loc.bias": 5}}, "does not fit the recorded model: "),
+        ({"state_dict": {"model.encoder.head.loc.bias": 5}}, "does not fit the recorded model: "),
         ({"state_dict": {"model.other": torch.zeros(1)}}, "does not fit the recorded model: "),
     ],
     ids=ascii,

@@ -173,7 +173,7 @@ def test_every_latent_that_is_decoded_is_counted() -> None:
 def test_a_model_that_cannot_be_sampled_from_fails_in_one_line() -> None:
     model = MLP(DataInfo((6,), torch.full((6,), 0.5), 1, "discrete", 2), latent_dim=2, hidden=(4,))
     with torch.no_grad():
-        model.decoder.logits.weight[0] = math.nan
+        model.decoder.outputs.weight[0] = math.nan
     with pytest.raises(RunFailedError, match=r"^the model cannot be sampled from: [^\n]+$"):
         BDMC(num_temperatures=3, num_examples=5).evaluate(model, torch.zeros(5, 6), Request())
 

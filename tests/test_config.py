@@ -94,7 +94,13 @@ def test_the_command_line_beats_the_experiment_which_beats_the_defaults(tmp_path
     layered = config.resolve(["experiment=mine", "model.latent_dim=3"], Catalogue.of([conf]))
     assert layered["seed"] == 7
     assert layered["objective"] == {"name": "iwae", "num_samples": 50}
-    assert layered["model"] == {"name": "mlp", "latent_dim": 3, "hidden": [200, 200], "activation": "tanh"}
+    parts = {
+        "posterior": {"name": "diagonal"},
+        "prior": {"name": "standard_normal"},
+        "likelihood": {"name": "bernoulli"},
+    }
+    own = {"name": "mlp", "latent_dim": 3, "hidden": [200, 200], "activation": "tanh"}
+    assert layered["model"] == {**own, **parts}
     assert "experiment" not in layered
 
 

@@ -44,7 +44,7 @@ def model_with_narrow_q() -> MLP:
         torch.manual_seed(5)
         model = MLP(DataInfo((6,), torch.full((6,), 0.5), 1, "discrete", 2), latent_dim=2, hidden=(8,))
     with torch.no_grad():
-        model.encoder.log_scale.bias.fill_(-2.0)
+        model.encoder.head.log_scale.bias.fill_(-2.0)
     return model
 
 

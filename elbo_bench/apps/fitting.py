@@ -7,7 +7,6 @@ from elbo_bench.data.dataset import Dataset
 from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw_for
 from elbo_bench.errors import UsageError
 from elbo_bench.evaluation import Evaluator
-from elbo_bench.evaluation.gradients import Gradients
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.base import Objective
 
@@ -35,9 +34,7 @@ def rehearse(cfg: Config, dataset: Dataset, model: LatentVariableModel, objectiv
 
 def left_out(objective: Objective, evaluator: Evaluator) -> str:
     """Return why an evaluator is not given an objective; nothing if it is."""
-    if isinstance(evaluator, Gradients):  # it draws what each objective asks for, and knows its own batch
-        return ""
-    if objective.scope == "batch":
+    if objective.scope == "batch" and not evaluator.whole_batches:
         return "its value for an example depends on the whole batch, and evaluation goes by blocks of examples"
     return ""
 

@@ -84,7 +84,7 @@ class LowRankNormal(Distribution):
         z: Tensor = self.loc + self.scale * (noise + added.squeeze(-1))
         return z
 
-    def log_prob(self, value: Float[Tensor, "*sample D"]) -> Float[Tensor, "*sample"]:
+    def log_prob(self, value: Float[Tensor, "*sample D"]) -> Float[Tensor, "*grid"]:
         """Return log N(value; loc, covariance) in nats: that of the noise that `transport` makes it from."""
         # The inverse of the root: a sum of squares, where Woodbury's difference of two loses float32's digits.
         scaled = (value - self.loc) / self.scale

@@ -97,6 +97,8 @@ class Evaluator(abc.ABC):
 
     ranks: ClassVar[bool] = False
     """Whether a run can be trained with it: it gives log p(x) and the ELBO of the split, by which runs are ranked."""
+    whole_batches: ClassVar[bool] = False
+    """Whether it draws batches of its own, and may be given objectives that see their whole batch."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -63,6 +63,8 @@ class Gradients(Evaluator):
     oracle_samples: Annotated[int, Field(ge=2)] = 256
     oracle_replicates: Annotated[int, Field(ge=2 * NUM_GROUPS)] = 32
     num_examples: PositiveInt | None = 64
+
+    whole_batches: ClassVar[bool] = True
 
     @property
     def objective_names(self) -> tuple[str, ...]:
