@@ -17,6 +17,7 @@ from elbo_bench.cli import main
 from elbo_bench.errors import UsageError
 from elbo_bench.report.formats import cell, to_csv, to_markdown
 from elbo_bench.report.leaderboard import COLUMNS, leaderboard, objective_label, read_runs, row
+from elbo_bench.report.over_seeds import SEED_COLUMNS, over_seeds
 
 ROOT = str(Path(__file__).resolve().parents[1])
 
@@ -158,6 +159,58 @@ def test_a_lower_bound_only_has_no_interval_and_what_is_no_bound_is_marked(
         "-26.00",
     )
     assert (second["log p(x)"], second["± SE"], second["bound"]) == ("-26.00", "0.25", "-27.00\\*")
+
+
+def seeds(*values: float, **changes: Any) -> list[dict[str, Any]]:
+    return [
+        record(f"{changes}-s{seed}", value, seed=seed, cfg__seed=seed, **changes) for seed, value in enumerate(values)
+    ]
+
+
+def test_over_seeds_is_the_mean_and_the_spread_of_runs_that_differ_in_their_seed_alone() -> None:
+    tight, loose = seeds(-20.0, -23.0, -26.0), seeds(-19.0, -22.0, cfg__objective={"name": "iwae", "num_samples": 9})
+    loose[1]["truth"]["tier"] = "lower-bound-only"
+    del loose[0]["metrics"]["bound"]
+    (rows,) = over_seeds(leaderboard([*tight, *loose]))
+    assert [(each["rank"], each["seeds"], each["log_px"]) for each in rows] == [(1, 2, -20.5), (2, 3, -23.0)]
+    assert rows[1]["log_px_sd"] == 3.0
+    assert rows[1]["elbo_gap_sd"] == 0.0
+    assert rows[1]["elbo"] == pytest.approx(-25.01)
+    assert rows[1]["run_ids"] == ["{}-s0", "{}-s1", "{}-s2"]
+    assert rows[0]["bound"] is None
+    assert rows[0]["truth"] == "lower-bound-only"
+    assert "seed" not in rows[0]
+    shown = to_markdown([rows], SEED_COLUMNS).splitlines()
+    assert "| seeds | log p(x) | sd |" in shown[2]
+    assert "| >= -20.50 |" in shown[4]
+    assert "| -23.00 | 3.00 |" in shown[5]
+
+
+def test_one_seed_has_no_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, seeds(-20.0)[0], "one")
+    assert main(["leaderboard", str(tmp_path), "--over-seeds", "--format", "json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["log_px"] == -20.0
+    assert shown["log_px_sd"] is None
+    assert main(["leaderboard", str(tmp_path), "--over-seeds"]) == 0
+    assert "seeds 1" in capsys.readouterr().out
+
+
+def test_a_model_is_told_apart_by_the_keys_that_differ() -> None:
+    same = {"latent_dim": 8, "posterior": {"name": "diagonal"}}
+    first = record("a", -20.0, cfg__model={"name": "mlp", **same, "prior": {"name": "vamp", "num_components": 9}})
+    second = record("b", -21.0, cfg__model={"name": "mlp", **same, "prior": {"name": "flow"}})
+    (rows,) = leaderboard([first, second])
+    assert [each["model"] for each in rows] == ["mlp prior=vamp", "mlp prior=flow"]
+    assert leaderboard([first])[0][0]["model"] == "mlp"
+
+
+def test_a_table_that_is_said_to_fit_is_cut_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, result in enumerate(seeds(-20.0, -2300.0, -26.0, objective__name="a" * 45)):
+        write(tmp_path, result, str(number))
+    for arguments in ([], ["--over-seeds"]):
+        assert main(["leaderboard", str(tmp_path), *arguments]) == 0
+        assert "\u2026" not in capsys.readouterr().out
 
 
 def corrupt(number: int) -> str:

@@ -10,7 +10,7 @@ from linear_gaussian_case import B, linear_gaussian, observations
 from torch import Tensor, nn
 
 from elbo_bench.data.batches import Batch
-from elbo_bench.draws import draw, draw_from
+from elbo_bench.draws import Draws, draw, draw_from
 from elbo_bench.errors import RunFailedError
 from elbo_bench.evaluation import blocks, evaluate
 from elbo_bench.evaluation.blocks import compute_blocks, refuse_non_finite, score_examples
@@ -146,6 +146,24 @@ def test_the_chunks_in_which_samples_are_decoded_change_nothing(chunk_size: int)
     assert (parts.examples["decoded"] == 11).all()
     for name, column in whole.examples.items():
         np.testing.assert_allclose(parts.examples[name], column, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_densities_in_float32_are_subtracted_and_summed_in_float64() -> None:
+    model, x = linear_gaussian().float(), observations().float()
+    found = evaluate(model, x, num_samples=11, seed=3, block_size=B, **OPTIONS).examples
+    with torch.no_grad():
+        draws = draw_from(model, model.posterior(x), x, 11, Noise(3, "evaluate", 0).stream())
+    log_w = draws.log_p_x_given_z.double() - (draws.log_q_z_given_x.double() - draws.log_p_z.double())
+    np.testing.assert_allclose(found["elbo_mc"], log_w.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(found["log_px"], torch.logsumexp(log_w, 0) - math.log(11), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["log_p_x_given_z", "log_p_z", "log_q_z_given_x"])
+def test_draws_of_swapped_axes_are_refused(name: str) -> None:
+    columns = {each: torch.zeros(7, 4) for each in ("log_p_x_given_z", "log_p_z", "log_q_z_given_x")}
+    Draws(z=torch.zeros(7, 4, 3), **columns)
+    with pytest.raises(ValueError, match=rf"{name} has the shape \(4, 7\), not \[K, B\] = \(7, 4\)"):
+        Draws(z=torch.zeros(7, 4, 3), **{**columns, name: torch.zeros(4, 7)})
 
 
 def loss(batch: Batch) -> float:

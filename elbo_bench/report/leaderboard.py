@@ -119,7 +119,12 @@ def _label_models(rows: Sequence[Row]) -> None:
     for row in rows:
         keys = row.pop("model_keys")
         words = [f"{key.removesuffix('.name')}={keys[key]}" for key in keys if key in differing]
-        row["model"] = _short(" ".join([row["model"], *words]))
+        if words:
+            row["model"] = _short(" ".join([row["model"], *words]))
+
+
+def _mapping(node: object) -> dict[str, Any]:
+    return node if isinstance(node, dict) else {}
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -152,8 +157,13 @@ def row(result: dict[str, Any]) -> Row:
         "rank": 0,
         "objective": objective_label(result["objective"]),
         "model": result["model"],
-        "model_keys": _flat(result["cfg"]["model"]),
-        "group": config.digest(config.identity({**result["cfg"], "seed": None})),
+        "model_keys": _flat(_mapping(result["cfg"].get("model"))),
+        "group": config.digest(
+            {
+                **config.identity({**result["cfg"], "seed": None}),
+                "shown": [result["objective"], result["model"]],
+            }
+        ),
         "seed": result["seed"],
         "log_px": metrics["log_px"]["value"],
         "log_px_se": metrics["log_px"]["se"],
