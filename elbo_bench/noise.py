@@ -6,6 +6,7 @@ on the number of devices, nor on what was drawn before, nor on where the run was
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -99,8 +100,11 @@ class NoiseStream:
 
     def __init__(self, noise: Noise) -> None:
         self._noise = noise
-        self._generator = noise.generator()
         self._apart: dict[str, NoiseStream] = {}
+
+    @functools.cached_property
+    def _generator(self) -> np.random.Generator:
+        return self._noise.generator()  # at the first number: most streams apart are never used
 
     def normal(
         self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"

@@ -9,6 +9,10 @@ import pytest
 os.environ.pop("ELBO_BENCH_RUNS", None)
 # A mirror costs seconds a run: the tests that are about it switch it on.
 os.environ["WANDB_MODE"] = "disabled"
+# Workers that share the cores take one each (`-n auto`); read when torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Tests change the current folder; a relative path must go on meaning what it meant.
 if os.environ.get("ELBO_BENCH_DATA"):
     os.environ["ELBO_BENCH_DATA"] = str(Path(os.environ["ELBO_BENCH_DATA"]).resolve())

@@ -313,7 +313,7 @@ LINES: list[tuple[list[str], str]] = [
         ["train", "objective=\x1b[31m"],
         "objective=\\x1b[31m: not valid YAML: unacceptable character #x001b: control characters are not allowed",
     ),
-    (["train", 'objective="\\e[31miwae"'], "objective=\\x1b[31miwae: no such objective; did you mean 'iwae'?"),
+    (["train", 'objective="\\e[31miwae"'], "objective=\\x1b[31miwae: no such objective; did you mean 'miwae'?"),
     (["train", 'objective="i\\nwae"'], "objective=i wae: no such objective; did you mean 'iwae'?"),
     (["train", "objective=i\u202ewae"], "objective=i\\u202ewae: no such objective; did you mean 'iwae'?"),
     (["train", "objective=ïwae"], "objective=ïwae: no such objective; did you mean 'iwae'?"),
