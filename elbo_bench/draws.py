@@ -82,6 +82,8 @@ class Draws:
     posterior: Distribution | None = None
     prior: Distribution | None = None
     noise: NormalSource | None = None
+    whole: bool = True
+    """Whether the log-densities were computed from this very `z`, and not from one that it was cut out of."""
 
     def __post_init__(self) -> None:
         lead = self.z.shape[:2]
@@ -120,10 +122,12 @@ class Draws:
         """Multiply by `factor` all the gradient that flows through the samples, of whatever these draws are used for.
 
         Raises:
-            ValueError: It is multiplied already: these draws serve another estimator.
+            ValueError: It is multiplied already: these draws serve another estimator. Or they are a part of others.
         """
         if not self.z.requires_grad:
             return
+        if not self.whole:
+            raise ValueError("a part of some draws, or several put together, has no path of its own: draw anew")
         if getattr(self.z, "_elbo_bench_scaled", False):
             raise ValueError("the path through these draws is scaled already: draw anew for a second estimator")
         self.z._elbo_bench_scaled = True  # type: ignore[attr-defined]
@@ -170,7 +174,7 @@ class Draws:
     def samples(self, start: int, stop: int) -> "Draws":
         """Return the draws of samples `start` to `stop`, views of these."""
         part: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in _PER_SAMPLE}
-        return dataclasses.replace(self, **part)
+        return dataclasses.replace(self, **part, whole=False)
 
 
 _PER_SAMPLE = ("z", "log_p_x_given_z", "log_p_z", "log_q_z_given_x")
@@ -179,7 +183,7 @@ _PER_SAMPLE = ("z", "log_p_x_given_z", "log_p_z", "log_q_z_given_x")
 def concatenate(pieces: Sequence[Draws]) -> Draws:
     """Return draws of one posterior, joined along the axis of samples."""
     joined: dict[str, Any] = {name: torch.cat([getattr(piece, name) for piece in pieces]) for name in _PER_SAMPLE}
-    return dataclasses.replace(pieces[0], **joined)
+    return dataclasses.replace(pieces[0], **joined, whole=False)
 
 
 def draw_for(bound: Asks, model: LatentVariableModel, x: Float[Tensor, "B *data"], noise: NormalSource) -> Draws:

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Independent, Normal
 
 from elbo_bench.config import build
 from elbo_bench.distributions import DiagonalNormal
-from elbo_bench.draws import Draws, NoClosedFormError, draw, draw_for, enumerate_latents
+from elbo_bench.draws import Draws, NoClosedFormError, NotReparameterisableError, draw, draw_for, enumerate_latents
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.elbo_analytic import ELBOAnalytic
 from elbo_bench.objectives.elbo_mc import ELBOMC
@@ -117,7 +117,11 @@ def test_the_discrepancy_is_over_every_pair_of_samples(bandwidth: float | None) 
     codes = draws.z.detach().numpy().reshape(-1, L)
     reference = NOISE.apart("bound").normal((K, B, L), dtype=torch.float64).numpy().reshape(-1, L)
     width, size = bandwidth or math.sqrt(L), len(codes)
-    within = [np.mean([kernel(a, b, width) for a, b in itertools.permutations(each, 2)]) for each in (codes, reference)]
+    pairs = list(itertools.permutations(range(size), 2))
+    within = [
+        np.mean([kernel(codes[a], codes[b], width) for a, b in pairs if a % B != b % B]),  # of different examples
+        np.mean([kernel(reference[a], reference[b], width) for a, b in pairs]),
+    ]
     across = np.mean([kernel(a, b, width) for a in codes for b in reference])
     discrepancy = sum(within) - 2 * across
     rate, distortion = draws.analytic_kl().detach().numpy(), -draws.log_p_x_given_z.mean(0).detach().numpy()
@@ -149,6 +153,32 @@ def test_the_discrepancy_of_codes_that_are_drawn_from_the_prior_is_zero_on_avera
     error = np.std(found[0.0]) / math.sqrt(400)
     assert abs(np.mean(found[0.0])) < 5.8 * error
     assert np.mean(found[1.0]) > 50 * error
+
+
+def test_the_discrepancy_does_not_count_samples_of_one_example_as_independent() -> None:
+    # q(z) is the prior itself, and q(z|x) narrow: K samples of one x lie together. False-fail 1e-8.
+    normal, objective = (
+        DiagonalNormal(torch.zeros(2).double(), torch.ones(2).double()),
+        build("objective", "info_vae", num_samples=8),
+    )
+    values = []
+    for position in range(300):
+        centre = math.sqrt(1 - 0.04) * Noise(1, "centre", position).normal((1, 10, 2), dtype=torch.float64)
+        z = centre + 0.2 * Noise(1, "codes", position).normal((8, 10, 2), dtype=torch.float64)
+        nothing = torch.zeros(8, 10, dtype=torch.float64)
+        draws = Draws(z, nothing, nothing, nothing, None, normal, Noise(2, "prior", position))
+        values.append(float(objective._discrepancy(draws)))
+    error = np.std(values) / math.sqrt(len(values))
+    assert abs(np.mean(values)) < 5.8 * error < 0.02  # with such pairs it is 0.04
+
+
+def test_a_prior_whose_samples_carry_no_gradient_is_refused() -> None:
+    mixture = torch.distributions.MixtureSameFamily(
+        Categorical(logits=torch.zeros(2).double()),
+        Independent(Normal(torch.zeros(2, L).double(), torch.ones(2, L).double()), 1),
+    )
+    with pytest.raises(NotReparameterisableError, match="samples of the prior, MixtureSameFamily, carry no gradient"):
+        build("objective", "info_vae", num_samples=K, kl="mc")(dataclasses.replace(draws_of(), prior=mixture))
 
 
 def test_a_prior_without_transport_is_drawn_from_by_a_seed() -> None:

@@ -124,6 +124,34 @@ def test_the_renyi_bound_tends_to_the_elbo_and_to_the_largest_weight() -> None:
     np.testing.assert_allclose(value("vr", num_samples=S, alpha=1e4), LOG_W.min(0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("alpha", [0.5, 0.99, 1 - 1e-4, 1 - 1e-7, 1 - 1e-12, 1 + 1e-12, 1 + 1e-6, 1.01])
+def test_the_renyi_bound_is_accurate_near_the_elbo_in_float32(alpha: float) -> None:
+    log_w = np.random.default_rng(2).normal(size=(8, B)) * 5 - 100
+    scaled = (1 - alpha) * (log_w - log_w.mean(0))
+    exact = log_w.mean(0) + np.log1p(np.expm1(scaled).mean(0)) / (1 - alpha)
+    for name in ("vr", "vr_iwae_dreg") if alpha < 1 else ("vr",):
+        draws = draws_with(log_w)
+        single = [each.float() for each in (draws.z, draws.log_p_x_given_z, draws.log_p_z, draws.log_q_z_given_x)]
+        with torch.no_grad():
+            found = build("objective", name, num_samples=8, alpha=alpha)(Draws(*single))
+        np.testing.assert_allclose(found, exact, atol=3e-5)
+        np.testing.assert_allclose(value(name, log_w, num_samples=8, alpha=alpha), exact, rtol=1e-12)
+
+
+@pytest.mark.parametrize("gone", [[0], [1], [5], [0, 1, 2, 3, 4]])
+def test_sumo_does_without_samples_of_weight_zero(gone: list[int]) -> None:
+    log_w = LOG_W.copy()
+    log_w[gone] = -math.inf
+    draws = draws_with(log_w)
+    objective = build("objective", "sumo", num_samples=S)
+    with torch.no_grad():
+        found = objective(draws)
+    assert not found.isnan().any()
+    if gone != [0, 1, 2, 3, 4]:
+        assert found.isfinite().all()
+        np.testing.assert_allclose(found, roulette(np.where(np.isinf(log_w), -1e6, log_w)), rtol=1e-9)
+
+
 weights = st.lists(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=2), min_size=3, max_size=7)
 
 

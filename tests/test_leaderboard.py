@@ -170,6 +170,7 @@ def seeds(*values: float, **changes: Any) -> list[dict[str, Any]]:
 def test_over_seeds_is_the_mean_and_the_spread_of_runs_that_differ_in_their_seed_alone() -> None:
     tight, loose = seeds(-20.0, -23.0, -26.0), seeds(-19.0, -22.0, cfg__objective={"name": "iwae", "num_samples": 9})
     loose[1]["truth"]["tier"] = "lower-bound-only"
+    tight.append(copy.deepcopy(tight[1]))  # a copy of a run is no replicate
     del loose[0]["metrics"]["bound"]
     (rows,) = over_seeds(leaderboard([*tight, *loose]))
     assert [(each["rank"], each["seeds"], each["log_px"]) for each in rows] == [(1, 2, -20.5), (2, 3, -23.0)]
@@ -203,6 +204,21 @@ def test_a_model_is_told_apart_by_the_keys_that_differ() -> None:
     (rows,) = leaderboard([first, second])
     assert [each["model"] for each in rows] == ["mlp prior=vamp", "mlp prior=flow"]
     assert leaderboard([first])[0][0]["model"] == "mlp"
+    other = record("c", -19.0, model="linear_gaussian", cfg__model={"name": "linear_gaussian", "latent_dim": 3})
+    (rows,) = leaderboard([other, first, second, record("d", -30.0)])
+    assert [each["model"] for each in rows] == ["linear_gaussian", "mlp prior=vamp", "mlp prior=flow", "mlp"]
+
+
+def test_a_record_whose_configuration_is_none_is_corrupt_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, record("good", -20.0), "good")
+    write(tmp_path, record("odd", -21.0, cfg=[1]), "odd")
+    write(tmp_path, record("list", -22.0, cfg__model=[1]), "list")
+    assert main(["leaderboard", str(tmp_path), "--format", "json"]) == 0
+    said = capsys.readouterr()
+    assert [each["run_id"] for each in json.loads(said.out)] == ["good", "list"]
+    assert "odd" in said.err
 
 
 def test_a_table_that_is_said_to_fit_is_cut_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,14 +170,28 @@ def _group_of(path: str) -> str:
     )
 
 
+def _made(component: Component) -> Any:
+    """Return the objective; its code is someone's, and may raise anything.
+
+    Raises:
+        UsageError: It cannot be made.
+    """
+    try:
+        return component.make({}, num_train=NUM_TRAIN)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{component.label}: raises {type(error).__name__}: {one_line(error)}") from None
+
+
 def _objective(component: Component) -> list[dict[str, Any]]:
-    objective = component.make({}, num_train=NUM_TRAIN)
+    objective = _made(component)
     if not isinstance(objective, Objective):
         raise UsageError(f"{component.label}: it is no elbo_bench.objectives.base.Objective")
     variants = [objective]
     if objective.samples_required == 1 and objective.latents == "sampled":
         # Of one sample, a mean is what a sum is: most mistakes hide.
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(Exception):  # it takes one sample, whatever it says to that
             variants.append(dataclasses.replace(objective, num_samples=3))
     reports = []
     for variant in variants:

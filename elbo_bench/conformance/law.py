@@ -54,7 +54,7 @@ def judge(law: Law[S], subject: S) -> Verdict:
         return Verdict(law.name, law.source, "holds", law.check(subject) or "")
     except LawBroken as broken:
         return Verdict(law.name, law.source, "broken", str(broken))
-    except Exception as error:  # it is someone's code, and may raise anything
+    except (Exception, SystemExit) as error:  # it is someone's code, and may raise anything
         return Verdict(law.name, law.source, "broken", f"raises {type(error).__name__}: {one_line(error)}")
 
 

@@ -133,12 +133,16 @@ def _several(subject: S) -> str | None:
 
 
 def _zero_weight(subject: S) -> str:
+    return " and ".join(dict.fromkeys(_without_sample(subject, place) for place in (0, -1)))
+
+
+def _without_sample(subject: S, place: int) -> str:
     draws, row = subject.draws(), 1
 
     def value(log_weight: float, *, gradient: bool = False) -> Tensor:
         source = subject.draws(subject.case.leaves()) if gradient else draws
         log_p = source.log_p_x_given_z.clone()
-        log_p[-1, row] = log_weight
+        log_p[place, row] = log_weight
         changed = _with(source, log_p_x_given_z=log_p)
         return (subject.objective(changed) if gradient else subject.value(changed))[row]
 
@@ -148,8 +152,9 @@ def _zero_weight(subject: S) -> str:
         require_close(value(-math.inf, gradient=True), far, "with a weight of zero and a gradient", atol=1e-9)
         return "the sample adds nothing"
     expected = -math.inf if far < near else math.inf
-    if float(limit) != expected:
-        raise LawBroken(f"with a weight of zero it is {limit:.6g}, and its limit {expected}")
+    for found in (limit, value(-math.inf, gradient=True)):
+        if float(found) != expected:
+            raise LawBroken(f"with a weight of zero it is {float(found):.6g}, and its limit {expected}")
     return f"its limit is {expected}"
 
 

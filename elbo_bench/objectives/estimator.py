@@ -40,4 +40,5 @@ def estimator(
         ascended = ascended + weighted_sum(score, draws.score_of_q)
     if path is not None:
         draws.scale_path(path)
-    return value.detach() + (ascended - ascended.detach())
+    # Where the sum is infinite the value says so, or does without it: inf - inf would make it NaN.
+    return value.detach() + torch.where(ascended.isinf(), 0.0, ascended - ascended.detach())

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from elbo_bench.draws import Draws, NoClosedFormError, sample
+from elbo_bench.draws import Draws, NoClosedFormError, NotReparameterisableError, sample
 from elbo_bench.objectives.base import Objective
 
 
@@ -20,9 +20,9 @@ class InfoVAE(Objective):
     .. math:: \frac1K \sum_k \log p(x|z_k) - (1 - \alpha) \, \mathrm{KL}(q(z|x) \| p(z))
         - (\alpha + \lambda - 1) \, \mathrm{MMD}^2(q(z), p(z))
 
-    The discrepancy is between all samples of the batch and as many of the prior, with a Gaussian kernel, unbiased;
-    it is one number for the whole batch. alpha = 0 and lambda = 1 give the ELBO (Zhao, Song & Ermon, 2019,
-    "InfoVAE: balancing learning and inference in variational autoencoders").
+    The discrepancy is between all samples of the batch and as many of the prior, with a Gaussian kernel, unbiased
+    (pairs of different examples); it is one number for the whole batch. alpha = 0 and lambda = 1 give the ELBO
+    (Zhao, Song & Ermon, 2019, "InfoVAE: balancing learning and inference in variational autoencoders").
 
     Attributes:
         alpha: Share of the rate that is left out.
@@ -48,6 +48,7 @@ class InfoVAE(Objective):
 
         Raises:
             NoClosedFormError: The rate has none, or the draws do not say what p(z) is.
+            NotReparameterisableError: No gradient flows to the prior through samples of it.
             ValueError: The draws carry no noise to draw from the prior with.
         """
         rate = draws.analytic_kl() if self.kl == "analytic" else (draws.log_q_z_given_x - draws.log_p_z).mean(0)
@@ -57,17 +58,20 @@ class InfoVAE(Objective):
 
     def _discrepancy(self, draws: Draws) -> Float[Tensor, ""]:
         """Return the squared MMD between the samples of the batch and of the prior, unbiased."""
+        num_samples, size = draws.z.shape[:2]
         codes, reference = draws.z.flatten(0, 1).flatten(1), _prior_samples(draws).flatten(0, 1).flatten(1)
         width = self.bandwidth or math.sqrt(codes.shape[1])
 
         def kernel(a: Tensor, b: Tensor) -> Tensor:
             return torch.exp(-0.5 * (a[:, None] - b).square().sum(-1) / width**2)
 
-        def among(a: Tensor) -> Tensor:
-            count = len(a)  # a sample is no pair with itself
-            return (kernel(a, a).sum() - count) / (count * max(count - 1, 1))
+        def among(a: Tensor, independent: Tensor) -> Tensor:
+            return torch.where(independent, kernel(a, a), 0.0).sum() / max(int(independent.sum()), 1)
 
-        return among(codes) + among(reference) - 2 * kernel(codes, reference).mean()
+        # Samples of one q(z|x) are no independent pair of q(z), and none is a pair with itself.
+        others = ~torch.eye(size, dtype=torch.bool, device=codes.device).repeat(num_samples, num_samples)
+        distinct = ~torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+        return among(codes, others) + among(reference, distinct) - 2 * kernel(codes, reference).mean()
 
 
 def _prior_samples(draws: Draws) -> Float[Tensor, "K B *event"]:
@@ -81,5 +85,7 @@ def _prior_samples(draws: Draws) -> Float[Tensor, "K B *event"]:
         noise = draws.noise.normal(shape, dtype=draws.z.dtype, device=draws.z.device)
         samples: Tensor = draws.prior.transport(noise)
         return samples
+    if not draws.prior.has_rsample:
+        raise NotReparameterisableError(f"samples of the prior, {type(draws.prior).__name__}, carry no gradient")
     count = shape[0] * shape[1]
-    return sample(draws.prior, count, draws.noise, like=draws.z, reparameterised=draws.prior.has_rsample).view(shape)
+    return sample(draws.prior, count, draws.noise, like=draws.z).view(shape)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from elbo_bench.draws import Draws
@@ -35,7 +35,7 @@ class TVO(Objective):
     """
 
     num_samples: Annotated[int, Field(ge=2)] = 10
-    num_partitions: PositiveInt = 5
+    num_partitions: Annotated[int, Field(ge=1, le=1000)] = 5
     first_beta: Annotated[float, Field(gt=0, lt=1)] = 0.025
     side: Literal["left", "right"] = "left"
 

@@ -53,4 +53,6 @@ class VIMCO(Objective):
         """Return L_K with each sample's log-weight replaced by the mean of the others'."""
         count = len(log_w)
         others = torch.stack([torch.cat([log_w[:k], log_w[k + 1 :]]).mean(0) for k in range(count)])
-        return torch.logaddexp(log_sum_exp_of_others(log_w), others) - math.log(count)
+        baselines = torch.logaddexp(log_sum_exp_of_others(log_w), others) - math.log(count)
+        # Any number that z_k has no part in will do where all the others have a weight of zero.
+        return baselines.masked_fill(baselines == -math.inf, 0.0)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor
@@ -41,7 +42,16 @@ class VR(Objective):
 
 
 def renyi(log_w: Float[Tensor, "K B"], alpha: float) -> Float[Tensor, " B"]:
-    """Return the Rényi bound of order alpha; the ELBO at alpha = 1, which is its limit."""
+    """Return the Rényi bound of order alpha; the ELBO at alpha = 1, which is its limit.
+
+    About the mean: near alpha = 1 a difference of logarithms is divided by almost nothing.
+    """
+    mean = log_w.mean(0)
     if alpha == 1:
-        return log_w.mean(0)
-    return log_mean_exp((1 - alpha) * log_w) / (1 - alpha)
+        return mean
+    centre = mean.detach()
+    centre = torch.where(centre.isfinite(), centre, 0.0)
+    power = (1 - alpha) * (log_w - centre)
+    small = power.abs().amax(0) < 0.1
+    near = torch.log1p(torch.expm1(torch.where(small, power, 0.0)).mean(0))
+    return centre + torch.where(small, near, log_mean_exp(power)) / (1 - alpha)

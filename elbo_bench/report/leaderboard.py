@@ -83,7 +83,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]
                 row(results[-1])
             except UsageError as error:
                 problems.append(str(error))
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 results.pop()
                 problems.append(f"{run / RESULT} is not a result: {type(error).__name__} at {error}")
     return results, problems
@@ -110,15 +110,13 @@ def leaderboard(results: Sequence[dict[str, Any]]) -> list[list[Row]]:
 
 def _label_models(rows: Sequence[Row]) -> None:
     """Say of each model what tells it apart: `mlp posterior=maf` where other rows have another posterior."""
-    differing = {
-        key
-        for row in rows
-        for key, value in row["model_keys"].items()
-        if value != rows[0]["model_keys"].get(key, value)
-    }
+    seen: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        for key, value in row["model_keys"].items():
+            seen.setdefault((row["model"], key), set()).add(str(value))
     for row in rows:
         keys = row.pop("model_keys")
-        words = [f"{key.removesuffix('.name')}={keys[key]}" for key in keys if key in differing]
+        words = [f"{key.removesuffix('.name')}={keys[key]}" for key in keys if len(seen[row["model"], key]) > 1]
         if words:
             row["model"] = _short(" ".join([row["model"], *words]))
 

@@ -32,10 +32,11 @@ def over_seeds(parts: Sequence[Sequence[Row]]) -> list[list[Row]]:
 
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
-    groups: dict[str, list[Row]] = {}
+    """Return the runs of each configuration, one for each seed: a copy of a run is no replicate."""
+    groups: dict[str, dict[int, Row]] = {}
     for row in rows:
-        groups.setdefault(row["group"], []).append(row)
-    return list(groups.values())
+        groups.setdefault(row["group"], {}).setdefault(row["seed"], row)
+    return [list(by_seed.values()) for by_seed in groups.values()]
 
 
 def _together(rows: Sequence[Row]) -> Row:

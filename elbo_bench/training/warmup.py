@@ -12,6 +12,8 @@ from elbo_bench.typed import check_fields
 
 _TRIED = 64
 """Values of a continuous field, from start to end, that an objective must accept before training begins."""
+_MOST = 4096
+"""Largest start of a field that counts: each value on the way is tried, and takes as much memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,8 @@ def try_way(objective: Objective, field: str, start: float) -> None:
     own = getattr(objective, field)
     if isinstance(own, int) and start < 0:
         raise ValueError(f"warmup.start={start:g}: {field} counts, and is never negative")
+    if isinstance(own, int) and start > _MOST:
+        raise ValueError(f"warmup.start={start:g}: {field} counts, and {_MOST} is the most that is begun with")
     steps = max(1, int(abs(own - start))) if isinstance(own, int) else _TRIED
     for step in range(steps):
         try:

@@ -30,7 +30,7 @@ class IAF(Posterior):
             dimension.
     """
 
-    num_transforms: PositiveInt = 2
+    num_transforms: Annotated[int, Field(ge=1, le=100)] = 2
     hidden: tuple[PositiveInt, ...] = (64, 64)
     passes: Annotated[int, Field(ge=2)] | None = None
 

@@ -29,7 +29,7 @@ class NSF(Posterior):
         num_bins: Bins of each spline.
     """
 
-    num_transforms: PositiveInt = 3
+    num_transforms: Annotated[int, Field(ge=1, le=100)] = 3
     hidden: tuple[PositiveInt, ...] = (64, 64)
     passes: Annotated[int, Field(ge=2)] | None = 2
     num_bins: Annotated[int, Field(ge=2)] = 8

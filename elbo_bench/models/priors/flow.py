@@ -29,7 +29,7 @@ class Flow(Prior):
             dimension.
     """
 
-    num_transforms: PositiveInt = 3
+    num_transforms: Annotated[int, Field(ge=1, le=100)] = 3
     hidden: tuple[PositiveInt, ...] = (64, 64)
     passes: Annotated[int, Field(ge=2)] | None = None
 
