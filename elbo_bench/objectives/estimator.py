@@ -41,4 +41,4 @@ def estimator(
     if path is not None:
         draws.scale_path(path)
     # Where the sum is infinite the value says so, or does without it: inf - inf would make it NaN.
-    return value.detach() + torch.where(ascended.isinf(), 0.0, ascended - ascended.detach())
+    return value.detach() + torch.where(ascended.isinf() | value.isinf(), 0.0, ascended - ascended.detach())
