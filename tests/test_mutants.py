@@ -182,12 +182,12 @@ def f(x: Literal[1, 2], y: "Float[Tensor, '1 2']") -> tuple[int, 3]:
 
 
 def test_a_mutant_s_name_says_where_and_what(tmp_path: Path) -> None:
-    assert list(generated_from("\n\nπ = '√' * (2 +\n  3)\n", tmp_path)) == [
+    assert set(generated_from("\n\nπ = '√' * (2 +\n  3)\n", tmp_path)) == {
         "some.py:3 '√' * (2 + 3) -> '√' / (2 + 3)",
         "some.py:3 2 -> 3",
         "some.py:3 2 + 3 -> 2 - 3",
         "some.py:4 3 -> 4",
-    ]
+    }
 
 
 @pytest.mark.slow
