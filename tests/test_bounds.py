@@ -15,6 +15,7 @@ from linear_gaussian_case import B, K, assert_mean, exact_log_p_x, linear_gaussi
 from test_estimators import grouped, jackknife, sumo
 from torch import Tensor
 
+from elbo_bench.catalogue import Catalogue
 from elbo_bench.config import build
 from elbo_bench.distributions import DiagonalNormal
 from elbo_bench.draws import Draws, draw_for
@@ -361,3 +362,49 @@ def test_capacity_punishes_a_rate_on_either_side_of_it(kl: str) -> None:
 
 def test_the_weights_of_groups_are_those_of_their_own_group() -> None:
     np.testing.assert_allclose(grouped(LOG_W, M).sum(0), 1, rtol=1e-13)
+
+
+# What the laws apply to: an objective that declares less is held to less, and nobody would notice.
+DECLARED: dict[str, set[str]] = {
+    "beta": set(),
+    "beta_tc": {"batch"},
+    "capacity": set(),
+    "ciwae": {"of log w"},
+    "cubo": {"of log w", "gradient own"},
+    "dreg": {"of log w", "gradient unbiased"},
+    "elbo_analytic": set(),
+    "elbo_entropy": set(),
+    "elbo_mc": {"of log w"},
+    "enumerated": {"enumerated"},
+    "free_bits": set(),
+    "info_vae": {"batch"},
+    "iwae": {"of log w"},
+    "iwae_stl": {"of log w", "gradient decoder"},
+    "jackknife": {"of log w"},
+    "miwae": {"of log w", "ordered"},
+    "piwae": {"of log w", "ordered", "gradient decoder"},
+    "rws": {"of log w", "gradient decoder", "no path"},
+    "rws_dreg": {"of log w", "gradient decoder"},
+    "stl": {"of log w", "gradient unbiased"},
+    "sumo": {"of log w", "ordered", "gradient decoder"},
+    "tvo": {"of log w", "gradient decoder", "no path"},
+    "vimco": {"of log w", "gradient unbiased", "no path"},
+    "vr": {"of log w"},
+    "vr_iwae_dreg": {"of log w", "gradient unbiased"},
+    "vr_max": {"of log w"},
+}
+
+
+def test_each_objective_declares_what_it_is_held_to() -> None:
+    assert set(DECLARED) == set(Catalogue.of().names("objective"))
+    for name, expected in DECLARED.items():
+        kind = Catalogue.of().target("objective", name)
+        said = {
+            "batch": kind.scope == "batch",
+            "no path": not kind.reparameterised,
+            "enumerated": kind.latents == "enumerated",
+            "of log w": kind.of_log_w,
+            "ordered": kind.ordered,
+            f"gradient {kind.gradient}": kind.gradient != "value",
+        }
+        assert {word for word, holds in said.items() if holds} == expected, name

@@ -454,3 +454,10 @@ def test_integer_observations_do_not_truncate_the_noise() -> None:
     z = sample(posterior, 5, Noise(0, "latent"), like=torch.zeros(1, dtype=torch.int64))
     assert z.dtype == torch.float32
     assert (z != z.round()).all()
+
+
+@pytest.mark.parametrize("lacks", ["posterior", "prior"])
+def test_draws_that_do_not_say_what_a_distribution_is_have_no_rate(lacks: str) -> None:
+    draws = dataclasses.replace(draw(linear_gaussian(), observations(), K, Noise(0, "latent")), **{lacks: None})
+    with pytest.raises(NoClosedFormError, match="do not say"):
+        draws.analytic_kl()
