@@ -25,7 +25,7 @@ from trial import Outcome, Run, copy_of, forget_compiled, load_libraries
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-WELL_WITHIN = 2 / 3
+WELL_WITHIN = 0.8
 """Share of the limit that the tests of a mutant may take without it: only then is a timeout the mutant's doing."""
 
 
