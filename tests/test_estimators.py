@@ -310,6 +310,17 @@ def test_a_weight_of_zero_stops_no_estimator() -> None:
         assert gradient is None or gradient.isfinite().all(), name
 
 
+def test_vimco_has_a_finite_gradient_where_all_others_have_a_weight_of_zero() -> None:
+    draws = draw_for(build("objective", "vimco", num_samples=2), linear_gaussian(), observations(), NOISE)
+    gone = torch.zeros_like(draws.log_p_z)
+    gone[1] = -math.inf
+    draws = dataclasses.replace(draws, log_p_z=draws.log_p_z + gone)
+    value = build("objective", "vimco", num_samples=2)(draws)
+    (score,) = torch.autograd.grad(value.sum(), draws.score_of_q)
+    assert value.isfinite().all()
+    assert score.isfinite().all()
+
+
 # --- exact expectations: a latent of three values, every pair of samples, no statistics ---
 
 LOG_JOINT = torch.tensor([-1.1, -0.3, -2.4], dtype=torch.float64)
