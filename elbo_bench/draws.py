@@ -17,6 +17,9 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from elbo_bench.latent_states import MOST_STATES, num_states, states
 from elbo_bench.noise import NormalSource
 
+RateForm = Literal["analytic", "mc"]
+"""How a rate is computed: in closed form, or as the mean of log q(z|x) - log p(z) over the samples."""
+
 
 @runtime_checkable
 class LatentVariableModel(Protocol):
@@ -133,6 +136,14 @@ class Draws:
         self.z._elbo_bench_scaled = True  # type: ignore[attr-defined]
         factor = factor.detach().reshape(*factor.shape, *[1] * (self.z.dim() - factor.dim()))
         self.z.register_hook(lambda gradient: gradient * factor)
+
+    def rate(self, form: RateForm) -> Float[Tensor, " B"]:
+        """Return the rate KL(q(z|x) ‖ p(z)) in nats, exact or estimated from the samples.
+
+        Raises:
+            NoClosedFormError: The closed form is asked for, and the pair of distributions has none.
+        """
+        return self.analytic_kl() if form == "analytic" else (self.log_q_z_given_x - self.log_p_z).mean(0)
 
     def analytic_kl(self) -> Float[Tensor, " B"]:
         """Return the rate KL(q(z|x) ‖ p(z)) in nats.

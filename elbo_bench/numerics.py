@@ -1,10 +1,18 @@
 """Arithmetic on log-weights that neither overflows nor hides a number that is not finite."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+NOTHING = -1e30
+"""A log-weight that stands for a weight of zero until the end of a sum.
+
+The gradient of the logarithm of zero is no number. This is finite in float32 with room to spare, the exponential of it
+is zero, and no log-weight of a real example is near it.
+"""
 
 
 def log_mean_exp(log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "*batch"]:
@@ -20,16 +28,21 @@ def log_sum_exp_of_others(log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "K 
 
     By sums from both ends: subtracting the entry from the whole would leave nothing where it is nearly all of it.
     """
-    # The gradient of a logarithm of nothing is no number: nothing is a weight of exp(-1e30) until the end.
-    log_w = log_w.clamp(min=_NOTHING)
-    nothing = torch.full_like(log_w[:1], _NOTHING)
+    log_w = log_w.clamp(min=NOTHING)
+    nothing = torch.full_like(log_w[:1], NOTHING)
     before = torch.cat([nothing, torch.logcumsumexp(log_w, 0)[:-1]])
     after = torch.cat([nothing, torch.logcumsumexp(log_w.flip(0), 0)[:-1]]).flip(0)
     others = torch.logaddexp(before, after)
-    return others.masked_fill(others < _NOTHING / 2, -math.inf)
+    return others.masked_fill(others < NOTHING / 2, -math.inf)
 
 
-_NOTHING = -1e30
+def without_each(log_w: Float[Tensor, "K *batch"]) -> Iterator[Float[Tensor, "R *batch"]]:
+    """Yield, for each entry of the first axis, all the others, R = K - 1 of them.
+
+    One at a time: a mean over each then never holds K squared numbers.
+    """
+    for k in range(len(log_w)):
+        yield torch.cat([log_w[:k], log_w[k + 1 :]])
 
 
 def weighted_sum(weights: Float[Tensor, "K *batch"], values: Float[Tensor, "K *batch"]) -> Float[Tensor, "*batch"]:

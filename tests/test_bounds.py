@@ -21,7 +21,7 @@ from elbo_bench.distributions import DiagonalNormal
 from elbo_bench.draws import Draws, draw_for
 from elbo_bench.errors import UsageError
 from elbo_bench.noise import Noise
-from elbo_bench.numerics import log_sum_exp_of_others, weighted_sum
+from elbo_bench.numerics import log_sum_exp_of_others, weighted_sum, without_each
 from elbo_bench.objectives.elbo_mc import ELBOMC
 from elbo_bench.objectives.iwae import IWAE
 
@@ -189,6 +189,8 @@ def test_the_sum_over_all_others_is_what_is_left_without_one(log_w: list[list[fl
     found = log_sum_exp_of_others(torch.from_numpy(given)).numpy()
     expected = [scipy.special.logsumexp(np.delete(given, k, 0), axis=0) for k in range(len(given))]
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    rest = torch.stack(list(without_each(torch.from_numpy(given))))
+    np.testing.assert_array_equal(rest, [np.delete(given, k, 0) for k in range(len(given))])
 
 
 def test_the_others_of_a_single_weight_are_nothing_and_have_no_gradient() -> None:

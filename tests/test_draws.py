@@ -237,6 +237,13 @@ def test_the_analytic_kl_is_the_rate(covariance: str) -> None:
     assert draws.analytic_kl().shape == (B,)
 
 
+def test_a_rate_is_the_closed_form_or_a_mean_over_the_samples() -> None:
+    draws = case()
+    assert torch.equal(draws.rate("analytic"), draws.analytic_kl())
+    ratio = draws.log_q_z_given_x - draws.log_p_z
+    np.testing.assert_allclose(draws.rate("mc").detach(), ratio.detach().numpy().mean(0), rtol=1e-12)
+
+
 def test_the_rates_of_the_dimensions_sum_to_the_rate() -> None:
     draws = case()
     per_dim = draws.analytic_kl_per_dim()

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from elbo_bench.draws import Draws
+from elbo_bench.draws import Draws, RateForm
 from elbo_bench.objectives.base import Objective
 
 
@@ -26,7 +26,7 @@ class BetaELBO(Objective):
     """
 
     beta: NonNegativeFloat = 4.0
-    kl: Literal["analytic", "mc"] = "analytic"
+    kl: RateForm = "analytic"
 
     @property
     def direction(self) -> Literal["lower", "none"]:
@@ -35,5 +35,4 @@ class BetaELBO(Objective):
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the weighted sum for each example."""
-        rate = draws.analytic_kl() if self.kl == "analytic" else (draws.log_q_z_given_x - draws.log_p_z).mean(0)
-        return draws.log_p_x_given_z.mean(0) - self.beta * rate
+        return draws.log_p_x_given_z.mean(0) - self.beta * draws.rate(self.kl)

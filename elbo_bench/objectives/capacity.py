@@ -7,7 +7,7 @@ from jaxtyping import Float
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from elbo_bench.draws import Draws
+from elbo_bench.draws import Draws, RateForm
 from elbo_bench.objectives.base import Objective
 
 
@@ -28,7 +28,7 @@ class Capacity(Objective):
 
     gamma: NonNegativeFloat = 1000.0
     capacity: NonNegativeFloat = 25.0
-    kl: Literal["analytic", "mc"] = "analytic"
+    kl: RateForm = "analytic"
 
     @property
     def direction(self) -> Literal["none"]:
@@ -37,5 +37,4 @@ class Capacity(Objective):
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the penalised sum for each example."""
-        rate = draws.analytic_kl() if self.kl == "analytic" else (draws.log_q_z_given_x - draws.log_p_z).mean(0)
-        return draws.log_p_x_given_z.mean(0) - self.gamma * (rate - self.capacity).abs()
+        return draws.log_p_x_given_z.mean(0) - self.gamma * (draws.rate(self.kl) - self.capacity).abs()

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from elbo_bench.draws import Draws, NoClosedFormError, NotReparameterisableError, sample
+from elbo_bench.draws import Draws, NoClosedFormError, NotReparameterisableError, RateForm, sample
 from elbo_bench.objectives.base import Objective
 
 
@@ -34,7 +34,7 @@ class InfoVAE(Objective):
     alpha: Annotated[float, Field(le=1)] = 0.0
     lam: NonNegativeFloat = 10.0
     bandwidth: PositiveFloat | None = None
-    kl: Literal["analytic", "mc"] = "analytic"
+    kl: RateForm = "analytic"
 
     scope: ClassVar[Literal["batch"]] = "batch"
 
@@ -51,8 +51,7 @@ class InfoVAE(Objective):
             NotReparameterisableError: No gradient flows to the prior through samples of it.
             ValueError: The draws carry no noise to draw from the prior with.
         """
-        rate = draws.analytic_kl() if self.kl == "analytic" else (draws.log_q_z_given_x - draws.log_p_z).mean(0)
-        value = draws.log_p_x_given_z.mean(0) - (1 - self.alpha) * rate
+        value = draws.log_p_x_given_z.mean(0) - (1 - self.alpha) * draws.rate(self.kl)
         weight = self.alpha + self.lam - 1
         return value if weight == 0 else value - weight * self._discrepancy(draws)
 

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from elbo_bench.draws import Draws
-from elbo_bench.numerics import log_mean_exp, log_sum_exp_of_others
+from elbo_bench.numerics import log_mean_exp, log_sum_exp_of_others, without_each
 from elbo_bench.objectives.base import Objective
 
 
@@ -53,6 +53,6 @@ class Jackknife(Objective):
         without_one = log_sum_exp_of_others(log_w).mean(0) - math.log(size - 1)
         if self.order == 1:
             return size * whole - (size - 1) * without_one
-        rest = torch.stack([torch.cat([log_w[:k], log_w[k + 1 :]]) for k in range(size)], 1)
+        rest = torch.stack(list(without_each(log_w)), 1)
         without_two = log_sum_exp_of_others(rest).mean((0, 1)) - math.log(size - 2)
         return size**2 / 2 * whole - (size - 1) ** 2 * without_one + (size - 2) ** 2 / 2 * without_two

@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from elbo_bench.draws import Draws
+from elbo_bench.numerics import NOTHING
 from elbo_bench.objectives.base import Objective
 from elbo_bench.objectives.estimator import estimator
 
@@ -59,13 +60,9 @@ class SUMO(Objective):
     def _value(log_w: Float[Tensor, "K B"], uniform: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Return the truncated sum; T >= k where `uniform` is at most 1/k."""
         count = torch.arange(1, len(log_w) + 1, dtype=log_w.dtype, device=log_w.device)[:, None]
-        # The gradient of a logarithm of nothing is no number: nothing is a weight of exp(-1e30) until the end.
-        bounds = torch.logcumsumexp(log_w.clamp(min=_NOTHING), 0) - count.log()
+        bounds = torch.logcumsumexp(log_w.clamp(min=NOTHING), 0) - count.log()
         # The first step is always taken: L_1 + (L_2 - L_1) is L_2, also where L_1 is -inf.
         bounds, count = bounds[1:] if len(log_w) > 1 else bounds, count[1:-1]
         value = bounds[0] + torch.where(uniform * count <= 1, count * bounds.diff(dim=0), 0.0).sum(0)
         infinite = torch.full_like(value, math.inf).copysign(value.detach())
-        return torch.where(value.abs() > -_NOTHING / 2, infinite, value)
-
-
-_NOTHING = -1e30
+        return torch.where(value.abs() > -NOTHING / 2, infinite, value)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from elbo_bench.draws import Draws
-from elbo_bench.numerics import log_mean_exp, log_sum_exp_of_others
+from elbo_bench.numerics import log_mean_exp, log_sum_exp_of_others, without_each
 from elbo_bench.objectives.base import Objective
 from elbo_bench.objectives.estimator import estimator
 
@@ -51,8 +51,7 @@ class VIMCO(Objective):
     @staticmethod
     def _baselines(log_w: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
         """Return L_K with each sample's log-weight replaced by the mean of the others'."""
-        count = len(log_w)
-        others = torch.stack([torch.cat([log_w[:k], log_w[k + 1 :]]).mean(0) for k in range(count)])
-        baselines = torch.logaddexp(log_sum_exp_of_others(log_w), others) - math.log(count)
+        others = torch.stack([rest.mean(0) for rest in without_each(log_w)])
+        baselines = torch.logaddexp(log_sum_exp_of_others(log_w), others) - math.log(len(log_w))
         # Any number that z_k has no part in will do where all the others have a weight of zero.
         return baselines.masked_fill(baselines == -math.inf, 0.0)
