@@ -17,6 +17,8 @@ class DataInfo:
         num_train: Number of training examples, N.
         observation: Whether an observation has a probability mass (`"discrete"`) or a density (`"continuous"`).
         num_levels: Values a discrete observation takes, 0 .. num_levels - 1; 2 is binary. None if continuous.
+        bounds: Between which a continuous observation lies; None if it may be any real number, or is not known.
+        scale: How far continuous training observations spread about their mean, the root of the mean square.
     """
 
     shape: tuple[int, ...]
@@ -24,6 +26,8 @@ class DataInfo:
     num_train: int
     observation: Literal["discrete", "continuous"]
     num_levels: int | None = None
+    bounds: tuple[float, float] | None = None
+    scale: float = 1.0
 
     @property
     def num_dims(self) -> int:

@@ -109,7 +109,8 @@ LINES: list[tuple[list[str], str]] = [
     (["data"], "the following arguments are required: action (see elbo-bench data --help)"),
     (
         ["data", "fetsh"],
-        "argument action: invalid choice: 'fetsh' (choose from 'list', 'verify') (see elbo-bench data --help)",
+        "argument action: invalid choice: 'fetsh' (choose from 'list', 'fetch', 'verify', 'show') "
+        "(see elbo-bench data --help)",
     ),
     (["data", "verify", "digit"], "data=digit: no such data; did you mean 'digits'?"),
     (
@@ -284,7 +285,8 @@ LINES: list[tuple[list[str], str]] = [
     ),
     (
         ["train", "data=linear_gaussian_data"],
-        "model=mlp: a Bernoulli likelihood needs binary data, and this data is continuous",
+        "model=mlp: a Bernoulli likelihood needs binary data, and this data is continuous: "
+        "take gaussian, or continuous_bernoulli if all of it lies in [0, 1]",
     ),
     (
         ["train", "model=linear_gaussian"],
@@ -381,7 +383,10 @@ HOLDING: list[tuple[list[str], list[str]]] = [
     (["train", "trainer.accelerator='\\n'"], ["trainer: ", "accelerator"]),
     (["train", "trainer.strategy=dpp"], ["trainer: ", "strategy='dpp'", "ddp"]),
     (["train", "data=mnist_dynamic"], ["train-images-idx3-ubyte.gz is missing", "ELBO_BENCH_DATA"]),
-    (["train", "data=mnist_static"], ["binarized_mnist_train.amat.gz is missing", "ELBO_BENCH_DATA"]),
+    (
+        ["train", "data=mnist_static"],
+        ["binarized_mnist_train.amat is missing", "ELBO_BENCH_DATA", "`elbo-bench data fetch mnist_static`"],
+    ),
     (["evaluate", "x" * 5000], ["xxx", "is not a run"]),
     (["evaluate", "a/" * 4000], ["a/a/", "is not a run"]),
     (["evaluate", "~nobody_of_that_name/run"], ["~nobody_of_that_name/run is not a run"]),
@@ -610,7 +615,8 @@ def test_the_projects_own_yaml_may_not_name_code_from_elsewhere(
     ("name", "path"),
     [
         ("mnist_dynamic", "mnist/train-images-idx3-ubyte.gz"),
-        ("mnist_static", "static_mnist/binarized_mnist_train.amat.gz"),
+        ("mnist_static", "static_mnist/binarized_mnist_train.amat"),
+        ("caltech101_silhouettes", "caltech101_silhouettes/caltech101_silhouettes_28_split1.mat"),
     ],
 )
 @pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b"\0" * 100, mtime=0), b"\x1f\x8b"])
@@ -620,9 +626,20 @@ def test_a_data_file_that_is_not_the_official_one_is_refused(
     place = folders[2] / path
     place.parent.mkdir()
     place.write_bytes(content)
-    found = hashlib.sha256(content).hexdigest()[:16]
     line = refused("train", f"data={name}")
-    assert line.startswith(f"data file {place} is not the official one: sha256 {found}..., expected ")
+    assert line.startswith(f"data file {place} is not the official one: {len(content)} bytes, expected ")
+
+
+@pytest.mark.parametrize("content", [b"", b"not MATLAB"])
+def test_a_data_file_of_no_known_size_is_refused_by_its_hash(
+    refused: Refused, folders: list[Path], content: bytes
+) -> None:
+    place = folders[2] / "omniglot" / "chardata.mat"
+    place.parent.mkdir()
+    place.write_bytes(content)
+    found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()[:16]
+    line = refused("train", "data=omniglot_burda")
+    assert line == f"data file {place} is not the official one: git's SHA-1 {found}..., expected 016a3536ffe5e1d3..."
 
 
 def test_a_data_file_that_is_a_folder_is_refused(refused: Refused, folders: list[Path]) -> None:
@@ -710,11 +727,11 @@ def test_the_run_that_these_tests_spoil_can_be_evaluated(run: Path, capsys: pyte
     [
         ("", "is not a result: Expecting value"),
         ("{", "is not a result: Expecting property name"),
-        ('{"schema_version": 1, "run_id": "a', "is not a result: Unterminated string"),
+        ('{"schema_version": 2, "run_id": "a', "is not a result: Unterminated string"),
         ("null", "is not a result: it is not a mapping"),
         ("[]", "is not a result: it is not a mapping"),
         ('"text"', "is not a result: it is not a mapping"),
-        ("{}", "is not a result: its schema_version is None, and this program reads 1"),
+        ("{}", "is not a result: its schema_version is None, and this program reads 2"),
         ('{"a": NaN}', "is not a result: it holds NaN"),
         ('{"a": Infinity}', "is not a result: it holds Infinity"),
         ('{"a": -Infinity}', "is not a result: it holds -Infinity"),
@@ -742,10 +759,10 @@ NESTED = "is of the wrong type"
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (put("schema_version", 2), "its schema_version is 2, and this program reads 1"),
-        (put("schema_version", "1"), "its schema_version is '1', and this program reads 1"),
-        (put("schema_version", True), f"its schema_version {NESTED}"),
-        (put("schema_version", None), "its schema_version is None, and this program reads 1"),
+        (put("schema_version", 1), "its schema_version is 1, and this program reads 2"),
+        (put("schema_version", "2"), "its schema_version is '2', and this program reads 2"),
+        (put("schema_version", True), "its schema_version is True, and this program reads 2"),
+        (put("schema_version", None), "its schema_version is None, and this program reads 2"),
         (drop("run_id"), "it has no run_id"),
         (drop("cfg"), "it has no cfg"),
         (drop("provenance"), "it has no provenance"),
@@ -817,7 +834,8 @@ def test_a_record_of_another_form_is_refused(
         ),
         (
             put("cfg.data", {"name": "linear_gaussian_data"}),
-            "model=mlp: a Bernoulli likelihood needs binary data, and this data is continuous",
+            "model=mlp: a Bernoulli likelihood needs binary data, and this data is continuous: "
+            "take gaussian, or continuous_bernoulli if all of it lies in [0, 1]",
         ),
     ],
 )

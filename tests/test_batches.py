@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from elbo_bench.data.batches import Batch, TrainingBatches, binarize
+from elbo_bench.data.access import AsIs, Bernoulli
+from elbo_bench.data.batches import Batch, TrainingBatches
 from elbo_bench.errors import RunFailedError
 
 # (N, batch size): a last batch that is full, one that is not, one of a single row, one batch, batches of one.
@@ -27,7 +28,7 @@ def probabilities(num_train: int, *shape: int) -> torch.Tensor:
 
 
 def make(train: torch.Tensor, **options: Any) -> TrainingBatches:
-    defaults: dict[str, Any] = {"batch_size": 4, "shuffle": True, "binarize": False, "seed": 3}
+    defaults: dict[str, Any] = {"batch_size": 4, "shuffle": True, "access": AsIs(), "seed": 3}
     return TrainingBatches(train, **(defaults | options))
 
 
@@ -86,7 +87,7 @@ def test_order_is_a_function_of_seed_and_epoch_alone() -> None:
 def test_ranks_together_see_the_global_batch_bit_for_bit(
     num_train: int, batch_size: int, drawn: bool, world_size: int
 ) -> None:
-    options: dict[str, Any] = {"batch_size": batch_size, "binarize": drawn}
+    options: dict[str, Any] = {"batch_size": batch_size, "access": Bernoulli() if drawn else AsIs()}
     train = probabilities(num_train, 3, 2)
     whole = epoch_of(make(train, **options), 1)
     parts = [epoch_of(make(train, rank=rank, world_size=world_size, **options), 1) for rank in range(world_size)]
@@ -100,7 +101,7 @@ def test_ranks_together_see_the_global_batch_bit_for_bit(
 @pytest.mark.parametrize("drawn", [False, True])
 @pytest.mark.parametrize(("num_train", "batch_size"), SIZES)
 def test_whole_gives_every_rank_all_of_each_batch_bit_for_bit(num_train: int, batch_size: int, drawn: bool) -> None:
-    options: dict[str, Any] = {"batch_size": batch_size, "binarize": drawn}
+    options: dict[str, Any] = {"batch_size": batch_size, "access": Bernoulli() if drawn else AsIs()}
     train = probabilities(num_train, 3, 2)
     alone = epoch_of(make(train, **options), 1)
     for rank in range(3):
@@ -119,17 +120,17 @@ def test_a_batch_knows_its_place_in_training_and_over_how_many_ranks_it_is_sprea
 
 
 def test_two_accesses_draw_different_observations() -> None:
-    batches = make(probabilities(8, 50), shuffle=False, binarize=True)
+    batches = make(probabilities(8, 50), shuffle=False, access=Bernoulli())
     first, second = epoch_of(batches, 0), epoch_of(batches, 1)
     assert all(not torch.equal(a.x, b.x) for a, b in zip(first, second, strict=True))
     assert same(epoch_of(batches, 0), first)
-    other_seed = epoch_of(make(probabilities(8, 50), shuffle=False, binarize=True, seed=4), 0)
+    other_seed = epoch_of(make(probabilities(8, 50), shuffle=False, access=Bernoulli(), seed=4), 0)
     assert not torch.equal(first[0].x, other_seed[0].x)
 
 
 def test_observations_have_the_mean_of_their_probabilities() -> None:
     train = probabilities(200, 10, 10)
-    batches = make(train, batch_size=32, shuffle=False, binarize=True)
+    batches = make(train, batch_size=32, shuffle=False, access=Bernoulli())
     drawn = torch.stack([torch.cat([batch.x for batch in epoch_of(batches, epoch)]) for epoch in range(10)]).double()
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     exact = train.double()
@@ -145,11 +146,8 @@ def test_observations_have_the_mean_of_their_probabilities() -> None:
 
 def test_certain_pixels_never_change() -> None:
     certain = torch.tensor([0.0, 1.0]).expand(1000, 2).contiguous()
-    for batch in epoch_of(make(certain, binarize=True, shuffle=False), 0):
+    for batch in epoch_of(make(certain, access=Bernoulli(), shuffle=False), 0):
         assert torch.equal(batch.x, certain[: len(batch.x)])
-    largest_below_one = torch.nextafter(torch.ones(1), torch.zeros(1))
-    assert torch.equal(binarize(torch.ones(1), largest_below_one), torch.ones(1))
-    assert torch.equal(binarize(torch.zeros(1), torch.zeros(1)), torch.zeros(1))
 
 
 @pytest.mark.parametrize("stop", range(10))
@@ -161,17 +159,17 @@ def test_a_stopped_run_goes_on_with_the_same_batches(stop: int) -> None:
             batches.set_epoch(epoch)
             yield from batches
 
-    whole = list(rest(make(train, binarize=True), range(4)))
-    stopped = make(train, binarize=True)
+    whole = list(rest(make(train, access=Bernoulli()), range(4)))
+    stopped = make(train, access=Bernoulli())
     handed_out = list(itertools.islice(rest(stopped, range(4)), stop))
     state = json.loads(json.dumps(stopped.state_dict()))
 
-    resumed = make(train, binarize=True)
+    resumed = make(train, access=Bernoulli())
     resumed.load_state_dict(state)
     assert resumed.state_dict() == state
     assert same(handed_out + list(rest(resumed, range(stop // 3, 4))), whole)
 
-    unnamed = make(train, binarize=True)  # no one names the epoch: the rest of it, or all of the next
+    unnamed = make(train, access=Bernoulli())  # no one names the epoch: the rest of it, or all of the next
     unnamed.load_state_dict(state)
     assert same(list(unnamed), whole[stop : 3 * (stop // 3 + 1)])
 
@@ -268,7 +266,7 @@ def lightning_run(folder: Path | None = None, checkpoint: Path | None = None) ->
             enable_model_summary=False,
             callbacks=[Save()],
         )
-        batches = make(probabilities(11, 6), binarize=True)
+        batches = make(probabilities(11, 6), access=Bernoulli())
         trainer.fit(Module(), batches, ckpt_path=None if checkpoint is None else str(checkpoint))
     return seen
 

@@ -2,37 +2,49 @@
 
 import dataclasses
 import gzip
+import hashlib
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from elbo_bench.data.access import AsIs, Bernoulli, Dequantise
 from elbo_bench.data.batches import TrainingBatches
+from elbo_bench.data.caltech101_silhouettes import Caltech101Silhouettes
 from elbo_bench.data.dataset import Dataset, DataSource, tensor_sha256
 from elbo_bench.data.digits import Digits
+from elbo_bench.data.fashion_mnist import FashionMnist
+from elbo_bench.data.freyfaces import FreyFaces
 from elbo_bench.data.linear_gaussian_data import LinearGaussianData
 from elbo_bench.data.mnist_dynamic import MnistDynamic
 from elbo_bench.data.mnist_static import MnistStatic
+from elbo_bench.data.mnist_threshold import MnistThreshold
+from elbo_bench.data.omniglot_burda import OmniglotBurda
+from elbo_bench.data.omniglot_lake28 import OmniglotLake28
 from elbo_bench.errors import RunFailedError, UsageError
 from elbo_bench.noise import Noise
 
-SOURCES: list[type[DataSource]] = [Digits, LinearGaussianData, MnistDynamic, MnistStatic]
+SOURCES: list[type[DataSource]] = [
+    Caltech101Silhouettes,
+    Digits,
+    FashionMnist,
+    FreyFaces,
+    LinearGaussianData,
+    MnistDynamic,
+    MnistStatic,
+    MnistThreshold,
+    OmniglotLake28,
+]
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "data"
 
 # Two-sided P = 7e-8 for a standard normal; the draws are fixed, so this is the risk at the time of writing.
 MAX_Z = 5.4
-
-TEST_SHA256 = {
-    Digits: "f9ece6f1d6765edcde2778baa5ec3a9e252df8647af242860032e064f3d1035e",
-    LinearGaussianData: "4c83030756fe6d1ac57446f464d38d1ee23196858fb7a408c67b4eb67aade7aa",
-    MnistDynamic: "8200bf4039f6e9b1fcc9a788896ea0a6db1302ffc35b5054849122663670abd1",
-    MnistStatic: "c263af618bc1ec7723a06777b7c2c142b514f38c552408e2a87bfeccf87feda9",
-}
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +93,19 @@ def test_every_run_is_scored_on_the_same_test_tensor(source: type[DataSource], r
     place = root_for(source, request)
     assert "seed" not in {field.name for field in dataclasses.fields(source)}
     first = source().load(place)
-    assert tensor_sha256(first.test) == TEST_SHA256[source]
+    expected = first.test.numpy().astype("<f4").tobytes()
+    assert hashlib.sha256(expected).hexdigest() == source.test_sha256[first.values]
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002 - the global state is what is put to the test
     random.seed(99)
     again = source(batch_size=7, shuffle=False).load(place)
     assert again.record() == first.record()
-    assert first.record()["test_sha256"] == TEST_SHA256[source]
+    assert first.record()["test_sha256"] == source.test_sha256[first.values]
     assert torch.equal(again.validation, first.validation)
     assert torch.equal(again.train, first.train)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [*SOURCES, OmniglotBurda])
 def test_yaml_lists_every_field_with_its_default(source: type[DataSource]) -> None:
     name = source.__module__.rpartition(".")[2]
     written = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
@@ -101,7 +114,7 @@ def test_yaml_lists_every_field_with_its_default(source: type[DataSource]) -> No
     assert written == {field.name: field.default for field in dataclasses.fields(source)}
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [*SOURCES, OmniglotBurda])
 def test_a_data_set_says_where_it_comes_from(source: type[DataSource]) -> None:
     for text in (source().protocol, source.licence, source.citation):
         assert text.strip()
@@ -126,43 +139,115 @@ def test_values_out_of_range_are_refused(source: type[DataSource], values: dict[
         source(**values)
 
 
+def dataset(**given: Any) -> Dataset:
+    """A data set of ones, but for what is given."""
+    splits = {name: torch.ones(2000, 3) for name in ("train", "validation", "test")}
+    return Dataset(**({"name": "spoilt", "protocol": "-", "values": "-", "num_levels": 2} | splits | given))
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 0.5, 2.0, -1.0, 1e-6])
 @pytest.mark.parametrize("drawn", [False, True])
 def test_a_value_that_is_no_observation_is_found_wherever_it_stands(drawn: bool, value: float, split: str) -> None:
-    splits = {name: torch.ones(2000, 3) for name in ("train", "validation", "test")}
-    splits[split][1999, 2] = value
-
-    def make() -> Dataset:
-        return Dataset(
-            name="spoilt", protocol="-", observation="discrete", num_levels=2, binarize=drawn, files={}, **splits
-        )
-
+    values = torch.ones(2000, 3)
+    values[1999, 2] = value
+    given: dict[str, Any] = {split: values, "access": Bernoulli() if drawn else AsIs()}
     if drawn and split == "train" and 0 <= value <= 1:
-        assert make().record()["splits"] == {"train": 2000, "validation": 2000, "test": 2000}
+        assert dataset(**given).record()["splits"] == {"train": 2000, "validation": 2000, "test": 2000}
     else:
-        with pytest.raises(RunFailedError, match=r"^data spoilt: ") as caught:
-            make()
-        assert split in str(caught.value) or "probability" in str(caught.value)
+        with pytest.raises(RunFailedError, match=rf"^data spoilt: the {split} split "):
+            dataset(**given)
+
+
+@pytest.mark.parametrize("top", [1, 16, 225])
+def test_a_grey_byte_above_the_top_is_found(top: int) -> None:
+    grey = torch.full((2000, 3), top, dtype=torch.uint8)
+    dataset(train=grey, access=Bernoulli(top))
+    grey[1234, 1] += 1
+    with pytest.raises(RunFailedError, match=rf"^data spoilt: the train split holds a grey value outside \[0, {top}\]"):
+        dataset(train=grey, access=Bernoulli(top))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_continuous_value_that_is_not_finite_is_found(value: float) -> None:
     spoilt = torch.linspace(-9, 9, 6000).view(2000, 3)
+    dataset(num_levels=None, train=spoilt)
     spoilt[1000, 1] = value
-    good = torch.zeros(1, 3)
     with pytest.raises(RunFailedError, match=r"^data spoilt: the train split holds a value that is not finite$"):
-        Dataset(
-            name="spoilt",
-            protocol="-",
-            observation="continuous",
-            num_levels=None,
-            train=spoilt,
-            validation=good,
-            test=good,
-            binarize=False,
-            files={},
-        )
+        dataset(num_levels=None, train=spoilt)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("value", [-1e-6, 1 + 1e-6])
+def test_a_continuous_value_out_of_bounds_is_found(value: float, split: str) -> None:
+    spoilt = torch.linspace(0, 1, 6000).view(2000, 3)
+    dataset(num_levels=None, bounds=(0.0, 1.0), **{split: spoilt})
+    spoilt[7, 2] = value
+    with pytest.raises(RunFailedError, match=rf"^data spoilt: the {split} split holds a value outside \[0, 1\]$"):
+        dataset(num_levels=None, bounds=(0.0, 1.0), **{split: spoilt})
+
+
+def test_a_part_of_a_split_is_the_head_of_a_fixed_order_and_never_its_first_rows() -> None:
+    numbered = torch.arange(2000.0)[:, None].expand(-1, 3).contiguous()
+    data = dataset(num_levels=None, train=numbered, validation=numbered, test=numbered)
+    for split in ("train", "validation", "test"):
+        x, ids = data.observations(split, 500, seed=3)
+        assert torch.equal(x[:, 0], ids.float())
+        assert torch.equal(ids, ids.sort().values)
+        assert len(ids.unique()) == 500
+        # The mean of 500 of 2,000 numbers has a standard deviation of 22.4.
+        assert abs(float(ids.double().mean()) - 999.5) < 5.4 * 22.4
+        smaller = data.observations(split, 100)[1]
+        assert set(smaller.tolist()) < set(ids.tolist())
+        everything, all_ids = data.observations(split)
+        assert torch.equal(everything, numbered)
+        assert torch.equal(all_ids, torch.arange(2000))
+
+
+def test_observations_that_are_drawn_do_not_depend_on_which_others_are() -> None:
+    grey = torch.full((300, 40), 0.5)
+    data = dataset(train=grey, test=grey, access=Bernoulli(), test_access=Bernoulli())
+    for split in ("train", "test"):
+        whole = data.observations(split, seed=1)[0]
+        some, ids = data.observations(split, 50, seed=1)
+        assert torch.equal(whole[ids], some)
+        again = data.observations(split, seed=2)[0]
+        assert torch.equal(whole, again) == (split == "train")  # the test split is drawn anew with each evaluation
+        assert abs(float(whole.double().mean()) - 0.5) < 5.4 * 0.5 / 12_000**0.5
+    assert data.record()["test_binarization"] == "resample"
+    assert data.record()["test_sha256"] == tensor_sha256(grey)
+
+
+def test_info_measures_the_observations_that_a_model_sees() -> None:
+    grey = Noise(0, "test").below(256, (3000, 4))
+    mean = grey.double().mean(0)
+    assert torch.equal(dataset(num_levels=256, train=grey).info.train_mean, mean.float())
+    assert torch.equal(dataset(train=grey, access=Bernoulli(255)).info.train_mean, (mean / 255).float())
+    assert dataset(num_levels=256, train=grey).info.scale == 1.0
+    uniform = dataset(num_levels=None, bounds=(0.0, 1.0), train=grey, access=Dequantise(256)).info
+    # (level + u) / 256, with u of mean 1/2 and variance 1/12, at 3,000 examples.
+    assert torch.allclose(uniform.train_mean.double(), (mean + 0.5) / 256, atol=6 * (1 / 12 / 3000) ** 0.5 / 256)
+    assert abs(uniform.scale - 12**-0.5) < 5.4 * 0.15 / 12_000**0.5
+    assert uniform.bounds == (0.0, 1.0)
+    logit = dataset(num_levels=None, train=grey, access=Dequantise(256, 0.05)).info
+    x = 0.05 + 0.9 * (grey.double() + 0.5) / 256
+    assert torch.allclose(logit.train_mean.double(), torch.logit(x).mean(0), atol=0.002)
+    assert abs(logit.scale - float((torch.logit(x) - torch.logit(x).mean(0)).square().mean().sqrt())) < 0.002
+    assert logit.bounds is None
+
+
+def test_grey_is_what_a_picture_shows() -> None:
+    grey = Noise(0, "test").below(256, (300, 4))
+    levels = dataset(num_levels=256, train=grey, validation=grey.float(), test=grey.float())
+    assert torch.equal(levels.grey(levels.test), grey.float() / 255)
+    for access, bounds in ((Dequantise(256), (0.0, 1.0)), (Dequantise(256, 1e-6), None)):
+        data = dataset(num_levels=None, bounds=bounds, train=grey, access=access)
+        seen = data.grey(access(grey, Noise(0, "u"))) * 256
+        assert torch.equal((seen - 1e-3).round().clamp(0), (seen - 1e-3).round().clamp(0))
+        assert float((seen - grey - 0.5).abs().max()) <= 0.5 + 1e-2
+    spread = torch.linspace(-3, 5, 900).view(300, 3)
+    shown = dataset(num_levels=None, train=spread).grey(spread)
+    assert (float(shown.min()), float(shown.max())) == (0.0, 1.0)
 
 
 # --- digits -----------------------------------------------------------------------------------------------------------
@@ -184,7 +269,8 @@ def test_digits_splits_are_a_partition_of_the_images(digits: Dataset) -> None:
         assert (observed[probability == 1] == 1).all()
         assert abs(z_of(observed, probability)) < MAX_Z
     assert torch.equal((digits.train * 16).round() / 16, digits.train)
-    assert digits.binarize
+    assert isinstance(digits.access, Bernoulli)
+    assert digits.values == "dynamic"
     assert digits.info.num_levels == 2
     assert digits.info.shape == (8, 8)
     assert abs(float(grey.mean()) - 0.30526) < 5e-6
@@ -208,7 +294,7 @@ def test_dynamic_mnist_is_the_grey_files_in_their_order(mnist_dynamic: Dataset, 
     test = grey_mnist(root, "t10k-images-idx3-ubyte.gz")
     assert abs(float(train.mean()) - 0.13066) < 5e-6
     assert abs(float(test.mean()) - 0.13251) < 5e-6
-    assert torch.equal(mnist_dynamic.train, train[:59_600].float())
+    assert torch.equal(mnist_dynamic.train.double() / 255, train[:59_600])
     assert mnist_dynamic.validation.shape == (400, 28, 28)
     assert mnist_dynamic.test.shape == (10_000, 28, 28)
     for observed, probability in ((mnist_dynamic.validation, train[59_600:]), (mnist_dynamic.test, test)):
@@ -216,15 +302,16 @@ def test_dynamic_mnist_is_the_grey_files_in_their_order(mnist_dynamic: Dataset, 
         assert (observed[probability == 0] == 0).all()
         assert (observed[probability == 1] == 1).all()
         assert abs(z_of(observed, probability)) < MAX_Z
-    assert mnist_dynamic.binarize
+    assert mnist_dynamic.access == Bernoulli(255)
 
 
 def test_dynamic_mnist_is_drawn_anew_at_every_access(mnist_dynamic: Dataset) -> None:
-    batches = TrainingBatches(mnist_dynamic.train[:2000], batch_size=2000, shuffle=False, binarize=True, seed=0)
+    train, access = mnist_dynamic.train[:2000], mnist_dynamic.access
+    batches = TrainingBatches(train, batch_size=2000, shuffle=False, access=access, seed=0)
     first = next(iter(batches)).x
     batches.set_epoch(1)
     second = next(iter(batches)).x
-    probability = mnist_dynamic.train[:2000].double()
+    probability = train.double() / 255
     for observed in (first, second):
         assert abs(z_of(observed, probability)) < MAX_Z
     # Two independent draws of a pixel differ with probability 2 p (1 - p).
@@ -246,10 +333,10 @@ def test_static_mnist_is_the_published_files(mnist_static: Dataset, root: Path) 
         observed = getattr(mnist_static, split)
         assert observed.shape == (size, 28, 28)
         assert abs(float(observed.double().mean()) - mean) < 5e-6
-        with gzip.open(root / file.path, "rt") as lines:
+        with gzip.open(root / f"{file.path}.gz", "rt") as lines:
             by_another_reader = np.loadtxt(lines, max_rows=20)
         assert np.array_equal(observed[:20].reshape(20, 784).numpy(), by_another_reader)
-    assert not mnist_static.binarize
+    assert isinstance(mnist_static.access, AsIs)
     assert mnist_static.num_levels == 2
 
 

@@ -29,13 +29,19 @@ def metric(value: float, unit: str = "nats") -> dict[str, Any]:
 def record(run_id: str, log_px: float, **changes: Any) -> dict[str, Any]:
     """A record as a run writes it; `changes` are dotted with `__`."""
     result: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "run_id": run_id,
         "status": "done",
         "data": {
             "name": "digits",
             "protocol": "p",
+            "values": "dynamic",
+            "test_binarization": "fixed",
             "observation": "discrete",
+            "num_levels": 2,
+            "shape": [8, 8],
+            "splits": {"train": 1297, "validation": 250, "test": 250},
+            "files_sha256": {"a": "2" * 64, "b": "3" * 64},
             "split": "test",
             "test_sha256": "0" * 64,
             "num_examples": 250,
@@ -105,6 +111,12 @@ def test_two_contracts_are_never_mixed() -> None:
         {"data__test_sha256": "1" * 64},
         {"data__num_examples": 100},
         {"data__observation": "continuous"},
+        {"data__values": "fixed"},
+        {"data__test_binarization": "resample"},
+        {"data__num_levels": 256},
+        {"data__shape": [64]},
+        {"data__splits": {"train": 1296, "validation": 251, "test": 250}},
+        {"data__files_sha256": {"a": "2" * 64, "b": "4" * 64}},
     ]
     parts = leaderboard([record(str(number), -number, **change) for number, change in enumerate(changes)])
     assert len(parts) == len(changes)

@@ -1,5 +1,6 @@
 """Every likelihood of `conf/likelihood/`: the data it is for, where it begins, and that it is one."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -40,7 +41,8 @@ def info(num_levels: int | None, train_mean: Tensor | None = None) -> DataInfo:
     if train_mean is None:
         train_mean = torch.tensor([[0.1, 0.25, 0.4], [0.5, 0.6, 0.8]], dtype=torch.float64) * ((num_levels or 2) - 1)
     observation = "continuous" if num_levels is None else "discrete"
-    return DataInfo(tuple(train_mean.shape), train_mean, 10, observation, num_levels)
+    bounds = (0.0, 1.0) if num_levels is None else None
+    return DataInfo(tuple(train_mean.shape), train_mean, 10, observation, num_levels, bounds)
 
 
 def fitting(name: str) -> DataInfo:
@@ -252,7 +254,7 @@ def test_a_predicted_standard_deviation_is_the_second_output() -> None:
 
 BINARY, GREY, CONTINUOUS = info(2), info(17), info(None)
 UNKNOWN = DataInfo(SHAPE, torch.zeros(SHAPE), 10, "discrete")
-OF_LEVELS = "take discretised_logistic, discretised_logistic_mixture or categorical"
+OF_LEVELS = "take discretised_logistic, discretised_logistic_mixture or categorical, or dequantise the data"
 IN_RANGE = "a continuous Bernoulli likelihood needs values in [0, 1]"
 OF_NUMBERS = "take gaussian, or continuous_bernoulli if all of it lies in [0, 1]"
 
@@ -260,12 +262,16 @@ OF_NUMBERS = "take gaussian, or continuous_bernoulli if all of it lies in [0, 1]
 @pytest.mark.parametrize(
     ("likelihood", "facts", "said"),
     [
-        (Bernoulli(), GREY, "a Bernoulli likelihood needs binary data, and this data is of 17 levels"),
-        (Bernoulli(), CONTINUOUS, "a Bernoulli likelihood needs binary data, and this data is continuous"),
+        (Bernoulli(), GREY, f"a Bernoulli likelihood needs binary data, and this data is of 17 levels: {OF_LEVELS}"),
+        (
+            Bernoulli(),
+            CONTINUOUS,
+            f"a Bernoulli likelihood needs binary data, and this data is continuous: {OF_NUMBERS}",
+        ),
         (
             Bernoulli(),
             UNKNOWN,
-            "a Bernoulli likelihood needs binary data, and this data is discrete with levels unknown",
+            f"a Bernoulli likelihood needs binary data, and this data is discrete with levels unknown: {OF_LEVELS}",
         ),
         (
             Gaussian(),
@@ -284,18 +290,18 @@ OF_NUMBERS = "take gaussian, or continuous_bernoulli if all of it lies in [0, 1]
         ),
         (
             ContinuousBernoulli(),
-            info(None, torch.tensor([-0.25, 3.0])),
-            f"{IN_RANGE}, and this data has means of -0.25 to 3: take gaussian",
+            dataclasses.replace(CONTINUOUS, bounds=None),
+            f"{IN_RANGE}, and this data may be any real number: take gaussian",
         ),
         (
             ContinuousBernoulli(),
-            info(None, torch.tensor([0.5, 1.5])),
-            f"{IN_RANGE}, and this data has means of 0.5 to 1.5: take gaussian",
+            dataclasses.replace(CONTINUOUS, bounds=(0.0, 1.5)),
+            f"{IN_RANGE}, and this data lies in [0.0, 1.5]: take gaussian",
         ),
         (
             ContinuousBernoulli(),
-            info(None, torch.tensor([0.5, math.nan])),
-            f"{IN_RANGE}, and this data has means of nan to nan: take gaussian",
+            dataclasses.replace(CONTINUOUS, bounds=(-1.0, 1.0)),
+            f"{IN_RANGE}, and this data lies in [-1.0, 1.0]: take gaussian",
         ),
         (
             DiscretisedLogistic(),

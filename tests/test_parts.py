@@ -60,7 +60,8 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 def info_of(shape: tuple[int, ...] = SHAPE, num_levels: int | None = 2) -> DataInfo:
     mean = torch.linspace(0.2, 0.8, math.prod(shape)).reshape(shape)
     kind = "continuous" if num_levels is None else "discrete"
-    return DataInfo(shape, mean * ((num_levels or 2) - 1), 100, kind, num_levels)
+    bounds = (0.0, 1.0) if num_levels is None else None
+    return DataInfo(shape, mean * ((num_levels or 2) - 1), 100, kind, num_levels, bounds)
 
 
 def small(group: str, name: str) -> dict[str, object]:
@@ -632,7 +633,8 @@ def kinds_of_data(shape: tuple[int, ...]) -> dict[str, tuple[DataInfo, Tensor]]:
     def facts(x: Tensor, num_levels: int | None) -> tuple[DataInfo, Tensor]:
         x = x.float()
         kind = "continuous" if num_levels is None else "discrete"
-        return DataInfo(shape, x.mean(0), len(x), kind, num_levels), x
+        bounds = (0.0, 1.0) if num_levels is None else None
+        return DataInfo(shape, x.mean(0), len(x), kind, num_levels, bounds), x
 
     return {
         "binary": facts((grey > 0.5).double(), 2),

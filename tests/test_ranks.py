@@ -98,7 +98,7 @@ def objective_of(name: str) -> Objective:
 def gradient(objective: Objective, rank: int, ranks: int, *, whole: bool) -> tuple[Tensor, Tensor]:
     """Return loss and gradient of one rank on a batch of 7: what DDP takes the mean of."""
     x = torch.from_numpy(np.concatenate([X, X[:3] + 0.5]))
-    keys = {"batch_size": 7, "shuffle": True, "binarize": False, "seed": 4}
+    keys = {"batch_size": 7, "shuffle": True, "seed": 4}
     (batch,) = TrainingBatches(x, rank=rank, world_size=ranks, whole=whole, **keys)  # type: ignore[arg-type]
     assert isinstance(batch, Batch)
     module = BoundModule(linear_gaussian(), objective, SGD(), seed=4)

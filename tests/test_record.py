@@ -199,12 +199,12 @@ def test_every_key_is_needed_and_of_its_type(tmp_path: Path, key: str) -> None:
         assert str(raised.value) == f"{tmp_path}/result.json is not a result: {said}"
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1], 1.5])
+@pytest.mark.parametrize("version", [0, 1, "2", None, [1], 1.5])
 def test_a_record_of_another_version_is_refused(tmp_path: Path, version: object) -> None:
     (tmp_path / "result.json").write_text(json.dumps(result(schema_version=version)), encoding="utf-8")
     with pytest.raises(UsageError) as raised:
         read_result(tmp_path)
-    said = f"its schema_version is {version!r}, and this program reads 1"
+    said = f"its schema_version is {version!r}, and this program reads 2"
     assert str(raised.value) == f"{tmp_path}/result.json is not a result: {said}"
 
 

@@ -122,7 +122,7 @@ def module(warmup: Warmup = NoWarmup(), objective: Objective = BetaELBO(beta=2.0
 
 def batches(**keys: Any) -> TrainingBatches:
     x = torch.from_numpy(np.concatenate([X, X[:3] + 0.5]))  # 7 rows in batches of 3: three an epoch
-    return TrainingBatches(x, **{"batch_size": 3, "shuffle": True, "binarize": False, "seed": 4, **keys})
+    return TrainingBatches(x, **{"batch_size": 3, "shuffle": True, "seed": 4, **keys})
 
 
 def epochs(loader: TrainingBatches, count: int) -> Iterator[Batch]:

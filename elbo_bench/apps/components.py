@@ -20,11 +20,12 @@ from elbo_bench import config
 from elbo_bench.apps.fitting import left_out, rehearse
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.data.dataset import Dataset, DataSource
-from elbo_bench.data.files import data_root
+from elbo_bench.data.files import data_root, naming_set
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.errors import UsageError, memory_problem
 from elbo_bench.evaluation import Evaluation, Evaluator
 from elbo_bench.evaluation.blocks import rank_and_world_size
+from elbo_bench.evaluation.data_units import beside_truth, in_bits
 from elbo_bench.evaluation.evaluator import Bound, Request
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.base import Objective
@@ -71,7 +72,7 @@ class Components:
             UsageError: A part refuses its values, or the parts do not fit together.
         """
         source = make("data", DataSource, cfg, catalogue)  # type: ignore[type-abstract]
-        with _enough_memory(f"data={cfg['data']['name']}"):
+        with _enough_memory(f"data={cfg['data']['name']}"), naming_set(cfg["data"]["name"]):
             dataset = source.load(data_root())
         size = dataset.info.num_train
         objective = make("objective", Objective, cfg, catalogue, num_train=size)  # type: ignore[type-abstract]
@@ -104,11 +105,12 @@ class Components:
         size = len(getattr(self.dataset, split))
         if wanted is not None and wanted > size:
             raise UsageError(f"evaluation.num_examples={wanted}: the {split} split has {size} examples")
-        values, ids = self.dataset.subset(split, wanted)
-        if split == "train" and self.dataset.binarize:
-            whole = Noise(0, f"{self.dataset.name}/binarize-train").uniform(self.dataset.train.shape)
-            values = (whole[ids] < values).float()
-        return values, ids
+        return self.dataset.observations(split, wanted, seed=self.seed)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the evaluation."""
+        return int(self.cfg["seed"] if self.evaluator.seed is None else self.evaluator.seed)
 
     def score(self, folder: Path) -> tuple[Evaluation, float]:
         """Evaluate the model as it is; return what was measured and the seconds it took, on every rank.
@@ -127,7 +129,7 @@ class Components:
         title = f"evaluating {len(x)} {evaluator.split} examples ({self.cfg['evaluation']['name']})"
         with ProgressLine(title, None, enabled=rank == 0) as line:
             request = Request(
-                seed=self.cfg["seed"] if evaluator.seed is None else evaluator.seed,
+                seed=self.seed,
                 ids=ids,
                 bounds=self.bounds,
                 progress=lambda done, mine: line.update(done * world_size, total=mine * world_size),
@@ -137,7 +139,13 @@ class Components:
                 evaluation = evaluator.evaluate(cast("LatentVariableModel", self.model), x, request)
             except ValueError as error:
                 raise UsageError(f"evaluation={self.cfg['evaluation']['name']}: {error}") from None
-        return evaluation, time.monotonic() - started
+        return self._in_units_of_the_data(evaluation, x), time.monotonic() - started
+
+    def _in_units_of_the_data(self, evaluation: Evaluation, x: Tensor) -> Evaluation:
+        volume, truth = self.dataset.log_volume(x), self.dataset.truth
+        if volume is not None:
+            evaluation = in_bits(evaluation, volume.numpy(), self.dataset.info.num_dims)
+        return evaluation if truth is None else beside_truth(evaluation, truth(x).numpy())
 
     def _code_and_weights(self) -> dict[str, Any]:
         """Return what, beside the configuration, the rows of a block depend on."""
@@ -158,6 +166,7 @@ class Components:
             "status": "done",
             "data": {
                 **self.dataset.record(),
+                **self.source.credits(),
                 "split": self.evaluator.split,
                 "num_examples": len(evaluation.examples["id"]),
             },

@@ -66,7 +66,7 @@ def measure(components: Components, optimizer: Optimizer, budget: float) -> dict
     """Return the rates of evaluating and of training a model, for about `budget` seconds of one thread."""
     model = cast("LatentVariableModel", components.model)
     evaluator = _encoder_only(components.evaluator)
-    x = components.dataset.test[: evaluator.block_size]
+    x = components.dataset.observations("test", evaluator.block_size)[0]
     x = x[torch.arange(evaluator.block_size) % len(x)]
 
     step, decoding, stepping = TrainingStep(components, optimizer), Products(), Products()
@@ -145,7 +145,7 @@ class TrainingStep:
             dataset.train,
             batch_size=self.batch_size,
             shuffle=source.shuffle,
-            binarize=dataset.binarize,
+            access=dataset.access,
             seed=0,
         )
         for epoch in itertools.count():

@@ -18,6 +18,7 @@ from rich.text import Text
 from elbo_bench import config
 from elbo_bench.apps.leaderboard import show
 from elbo_bench.apps.paths import find_sweep, runs_root
+from elbo_bench.apps.pinning import pinned
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.errors import BusyError, ElboBenchError, RunFailedError, StoppedError
 from elbo_bench.launch.expand import expand
@@ -66,7 +67,7 @@ def make_trials(cells: Sequence[list[str]], arguments: argparse.Namespace) -> li
         print(f"checking {len(cells)} trials", file=sys.stderr, flush=True)  # noqa: T201
     for cell in cells:
         words = [*(word for word in cell if word.partition("=")[0] not in given), *arguments.overrides]
-        cfg = config.check(config.resolve(words, catalogue), catalogue)
+        cfg = pinned(config.check(config.resolve(words, catalogue), catalogue), catalogue)
         name = config.run_id(cfg)
         trials.setdefault(name, Trial(words, cfg, root / name, root / ".logs" / f"{name}.txt"))
     return list(trials.values())
@@ -82,7 +83,7 @@ def run_trial(words: list[str], conf: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     catalogue = Catalogue.of(conf)
     try:
-        cfg = config.check(config.resolve(words, catalogue), catalogue)
+        cfg = pinned(config.check(config.resolve(words, catalogue), catalogue), catalogue)
         folder = runs_root() / config.run_id(cfg)
         while not (folder / "result.json").is_file():
             if _wants_ranks(cfg):  # ranks are started by running the same command again

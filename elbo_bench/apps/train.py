@@ -21,13 +21,14 @@ from torch import nn
 from elbo_bench import config
 from elbo_bench.apps.components import Components, check_launch, discard_blocks, make, run_facts
 from elbo_bench.apps.paths import runs_root
+from elbo_bench.apps.pinning import pinned
 from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.errors import BusyError, ElboBenchError, UsageError
 from elbo_bench.evaluation.pictures import reconstructions, samples
 from elbo_bench.noise import Noise
-from elbo_bench.results.pictures import write_sheet
+from elbo_bench.results.pictures import is_image, write_sheet
 from elbo_bench.results.record import EXAMPLES, RESULT, WEIGHTS, read_result, replace, write_result
 from elbo_bench.tracking.none import SilentSession
 from elbo_bench.tracking.tracker import Tracker
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.print_config:
         print(config.to_yaml(cfg), end="")  # noqa: T201
         return
+    cfg = pinned(cfg, catalogue)
     folder = runs_root() / config.run_id(cfg)
     if (folder / RESULT).exists() and not arguments.force:
         note = "recorded already, nothing was computed; --force computes it again"
@@ -104,6 +106,7 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
                 bounds={name: bound for name, bound in components.bounds.items() if name == "bound"},
                 tell=session.log,
                 whole=components.objective.scope == "batch",
+                workers=components.source.readers,
             )
             result = _finish(components, module, trained, folder)
         except BaseException as error:
@@ -199,19 +202,20 @@ def _finish(
 
 def _draw_pictures(components: Components, folder: Path) -> None:
     """Write samples, and reconstructions below their originals, if the data are images."""
-    test, seed = components.dataset.test, components.cfg["seed"]
-    if test.dim() != 3:
+    dataset, seed = components.dataset, components.cfg["seed"]
+    if not is_image(dataset.info.shape):
         return
     model = cast("LatentVariableModel", components.model)
     parameter = next(components.model.parameters())
-    x = test[:20].to(parameter)
+    x = dataset.observations("test", 20, seed=seed)[0].to(parameter)
     pairs = torch.stack([x, reconstructions(model, x, seed)]).unflatten(1, (-1, min(10, len(x))))
     sheets = {
         "reconstructions": pairs.transpose(0, 1).flatten(0, 1),
         "samples": samples(model, 50, seed, like=x).unflatten(0, (5, 10)),
     }
     for name, images in sheets.items():
-        write_sheet(folder / f"{name}.png", images.float().cpu().numpy())
+        grey = dataset.grey(images.float().cpu().flatten(0, 1)).view(images.shape)
+        write_sheet(folder / f"{name}.png", grey.numpy())
 
 
 def _decoded(components: Components, module: pl.LightningModule, batches: int) -> int:

@@ -22,7 +22,8 @@ class DataKind:
         observation = "continuous" if self.num_levels is None else "discrete"
         grey = 0.2 + 0.6 * Noise(6, "conformance/mean").uniform(self.shape)
         mean = grey * ((self.num_levels or 2) - 1)
-        return DataInfo(self.shape, mean, 100, observation, self.num_levels)  # type: ignore[arg-type]
+        bounds = (0.0, 1.0) if self.num_levels is None else None
+        return DataInfo(self.shape, mean, 100, observation, self.num_levels, bounds)  # type: ignore[arg-type]
 
     def examples(self, count: int) -> Tensor:
         """Return examples in float64, `[count, *shape]`."""

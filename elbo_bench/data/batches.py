@@ -1,29 +1,24 @@
 """The order in which training examples are visited, as a function of (seed, epoch) and of nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from elbo_bench.data.access import Access, AsIs
+from elbo_bench.data.lazy import ReadAhead
+from elbo_bench.data.rows import Rows
 from elbo_bench.errors import RunFailedError
 from elbo_bench.noise import Noise
-
-
-def binarize(probability: Float[Tensor, "B *shape"], uniform: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
-    """Binary observations, 0 or 1, of pixels that are 1 with the given probability.
-
-    A probability of 0 never gives a 1 and a probability of 1 always does: `uniform` lies in [0, 1).
-    """
-    return (uniform < probability).float()
 
 
 class Batch(NamedTuple):
     """One rank's part of a global batch, or all of it.
 
     Attributes:
-        x: Observations, already binarised, `[B, *shape]`; empty if the global batch has fewer rows than there
+        x: Observations, `[B, *shape]`; empty if the global batch has fewer rows than there
             are ranks.
         position: Number of the global batch since training began, `epoch * batches_per_epoch + index`; it keys
             the noise of the step.
@@ -47,7 +42,7 @@ class Batch(NamedTuple):
 
 
 class TrainingBatches:
-    """The batches of an epoch, cut from a tensor on the device that it lies on; every example exactly once.
+    """The batches of an epoch, cut from rows on the device that they lie on or read from a file; every example once.
 
     Every rank computes the same order and the same noise and takes a contiguous part of each global batch, so
     what is trained on depends neither on the number of ranks nor on where the run was resumed.
@@ -57,14 +52,17 @@ class TrainingBatches:
     within the objective. The price is that more ranks make such a training no faster.
 
     Args:
-        train: Training examples, `[N, *shape]`; with `binarize`, the probabilities that a pixel is 1.
+        train: Training rows, `[N, *shape]`.
         batch_size: Examples in a global batch; the last one of an epoch may have fewer.
         shuffle: Whether every epoch has an order of its own; False keeps the order of the rows.
-        binarize: Whether observations are drawn anew at every access.
+        access: How rows become observations, at every access.
         seed: The run's seed.
         rank: Number of this process.
         world_size: Number of processes.
         whole: Whether every rank gets all rows of each global batch.
+        device: Where rows that are read from a file are brought.
+        dtype: Of the observations; None leaves it to the access.
+        workers: Processes that read rows ahead from a file; 0 reads them in this one. They change no bit.
 
     Raises:
         ValueError: There is no example, no batch size or no such rank.
@@ -72,15 +70,18 @@ class TrainingBatches:
 
     def __init__(
         self,
-        train: Float[Tensor, "N *shape"],
+        train: Rows,
         *,
         batch_size: int,
         shuffle: bool,
-        binarize: bool,
         seed: int,
+        access: Access = AsIs(),  # noqa: B008 - frozen
         rank: int = 0,
         world_size: int = 1,
         whole: bool = False,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        workers: int = 0,
     ) -> None:
         if len(train) == 0 or batch_size < 1:
             raise ValueError(f"cannot cut {len(train)} examples into batches of {batch_size}")
@@ -89,9 +90,12 @@ class TrainingBatches:
         self._train = train
         self._batch_size = batch_size
         self._shuffle = shuffle
-        self._binarize = binarize
+        self._access = access
         self._seed = seed
         self._rank, self._world_size = (0, 1) if whole else (rank, world_size)
+        self._device = train.device if isinstance(train, Tensor) else device or torch.device("cpu")
+        self._dtype = dtype
+        self._read = None if isinstance(train, Tensor) else ReadAhead(train, workers)
         self._epoch = 0
         self._handed_out = 0
         self._resumes = False
@@ -118,8 +122,8 @@ class TrainingBatches:
         if first == len(self):  # that epoch was over: it is not begun again
             epoch, first = epoch + 1, 0
         order = self._order(epoch)
-        for index in range(first, len(self)):
-            batch = self._batch(order, epoch, index)
+        for index, rows in enumerate(self._rows(order, first), first):
+            batch = self._batch(rows, epoch, index)
             self._epoch, self._handed_out = epoch, index + 1
             yield batch
 
@@ -143,18 +147,35 @@ class TrainingBatches:
         self._epoch, self._handed_out, self._resumes = epoch, batch, True
 
     def _order(self, epoch: int) -> Int64[Tensor, " N"]:
-        num_train, device = len(self._train), self._train.device
-        if self._shuffle:
-            return Noise(self._seed, "shuffle", epoch).permutation(num_train).to(device)
-        return torch.arange(num_train, device=device)
+        num_train = len(self._train)
+        order = Noise(self._seed, "shuffle", epoch).permutation(num_train) if self._shuffle else torch.arange(num_train)
+        return order.to(self._train.device) if isinstance(self._train, Tensor) else order
 
-    def _batch(self, order: Int64[Tensor, " N"], epoch: int, index: int) -> Batch:
-        rows = order[index * self._batch_size : (index + 1) * self._batch_size]
-        total = len(rows)
-        start, stop = (total * rank // self._world_size for rank in (self._rank, self._rank + 1))
-        position = epoch * len(self) + index
-        x = self._train.index_select(0, rows[start:stop])
-        if self._binarize:
-            whole = Noise(self._seed, "binarize", position).uniform((total, *x.shape[1:]))
-            x = binarize(x, whole[start:stop].to(x.device))
-        return Batch(x, position, start, total, ranks=self._world_size, per_epoch=len(self))
+    def _rows(self, order: Int64[Tensor, " N"], first: int) -> Iterable[Shaped[Tensor, "B *shape"]]:
+        """Return this rank's rows of each global batch, from the batch `first` on."""
+        ids = (order[slice(*self._own(index))] for index in range(first, len(self)))
+        if self._read is None:
+            return (self._train[some] for some in ids)
+        return (rows.to(self._device) for rows in self._read(list(ids)))
+
+    def _total(self, index: int) -> int:
+        """Return how many rows a global batch has, over all ranks."""
+        return min(self._batch_size, len(self._train) - index * self._batch_size)
+
+    def _own(self, index: int) -> tuple[int, int]:
+        """Return which places in an epoch's order belong to this rank's part of a global batch."""
+        first, total = index * self._batch_size, self._total(index)
+        return first + total * self._rank // self._world_size, first + total * (self._rank + 1) // self._world_size
+
+    def _batch(self, rows: Shaped[Tensor, "B *shape"], epoch: int, index: int) -> Batch:
+        position, total = epoch * len(self) + index, self._total(index)
+        start = self._own(index)[0] - index * self._batch_size
+        x = self._access(rows, Noise(self._seed, "binarize", position, rows=(start, total)))
+        return Batch(
+            x if self._dtype is None else x.to(self._dtype),
+            position,
+            start,
+            total,
+            ranks=self._world_size,
+            per_epoch=len(self),
+        )

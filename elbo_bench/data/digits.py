@@ -1,6 +1,7 @@
 """Handwritten digits that come with scikit-learn: a real data set that needs no download and trains in seconds."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -8,39 +9,68 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from elbo_bench.data.batches import binarize
 from elbo_bench.data.dataset import Dataset, DataSource
+from elbo_bench.data.pixels import LogitAlpha, Pixels, TestBinarization, Values
 from elbo_bench.errors import UsageError
 from elbo_bench.noise import Noise
 
 _IMAGES_SHA256 = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
 _SPLITS = (1297, 250, 250)
+_TOP = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(DataSource):
-    """scikit-learn's 1,797 scans of 8 x 8 pixels with grey values 0..16; grey / 16 is the probability of ink.
+    """scikit-learn's 1,797 scans of 8 x 8 pixels with grey values 0..16.
 
-    Training observations are drawn anew at every access; validation and test observations were drawn once, by
-    the protocol and not by the run, so every run is scored on the same binary images.
+    By default grey / 16 is the probability of ink: training observations are drawn anew at every access; validation
+    and test observations were drawn once, by the protocol and not by the run, so every run is scored on the same
+    binary images. Each of `values` is a task of its own.
 
     Reference: Alpaydin, Kaynak, 1998, "Optical recognition of handwritten digits", UCI Machine Learning
     Repository; scikit-learn ships its test half.
+
+    Attributes:
+        values: How grey values become observations.
+        test_binarization: Whether `dynamic` test observations are the same in every run, or drawn with its seed.
+        logit_alpha: How far `logit` stays from 0 and 1.
     """
 
-    observation: ClassVar[Literal["discrete", "continuous"]] = "discrete"
+    values: Values = "dynamic"
+    test_binarization: TestBinarization = "fixed"
+    logit_alpha: LogitAlpha = 1e-6
+
     licence: ClassVar[str] = "CC BY 4.0"
     citation: ClassVar[str] = (
         "Alpaydin, Kaynak, Optical recognition of handwritten digits, UCI Machine Learning Repository, 1998"
     )
+    homepage: ClassVar[str] = "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits"
+    test_sha256: ClassVar[Mapping[str, str]] = {
+        "dynamic": "f9ece6f1d6765edcde2778baa5ec3a9e252df8647af242860032e064f3d1035e",
+        "fixed": "f9ece6f1d6765edcde2778baa5ec3a9e252df8647af242860032e064f3d1035e",
+        "threshold": "66b370c1d80aed36a3706b881bfdd33e70b6013965311127c77eb593a3b5bfb0",
+        "levels": "2a74c4a2a542eecf07d30c7149a753eacf27ad727611dd189b5072738bcd7493",
+        "dequantised": "8227567d0b776c1395c0d5b3054b015fa9f4d1a217ee2f64ee233d6e829684f1",
+        "logit": "243f5afd913cf1a5ff86364bef4d9e06a394e0d459aff0acfc2eda6e03a6cdfd",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self._pixels  # refuses what does not fit together
+
+    @property
+    def observation(self) -> Literal["discrete", "continuous"]:
+        """Whether an observation has a probability mass or a density."""
+        return self._pixels.observation
 
     @property
     def protocol(self) -> str:
         """One line that says what the splits are and how values become observations."""
-        return (
-            "1297/250/250 by a fixed permutation; a pixel is 1 with probability grey/16: "
-            "train drawn at every access, validation and test drawn once (data seed 0)"
-        )
+        return f"1297/250/250 by a fixed permutation; {self._pixels.words}"
+
+    @property
+    def _pixels(self) -> Pixels:
+        return Pixels(self.values, top=_TOP, test_binarization=self.test_binarization, logit_alpha=self.logit_alpha)
 
     def load(self, root: Path) -> Dataset:  # noqa: ARG002 - the images come with scikit-learn, not from a folder
         """Read the images out of scikit-learn.
@@ -58,19 +88,9 @@ class Digits(DataSource):
                 f"sha256 {found[:16]}..., expected {_IMAGES_SHA256[:16]}..."
             )
         order = Noise(seed=0, purpose="digits/split").permutation(len(grey))
-        train, *held_out = torch.from_numpy(grey)[order].float().div(16).split(_SPLITS)
-        validation, test = (
-            binarize(values, Noise(seed=0, purpose="digits/binarize", position=position).uniform(values.shape))
-            for position, values in enumerate(held_out)
-        )
-        return Dataset(
-            name="digits",
-            protocol=self.protocol,
-            observation=self.observation,
-            num_levels=2,
-            train=train,
-            validation=validation,
-            test=test,
-            binarize=True,
-            files={"sklearn.datasets.load_digits": found},
-        )
+        rows = torch.from_numpy(grey)[order]
+        if self.values in ("dynamic", "fixed"):
+            rows = rows.float().div(_TOP)  # probabilities; exact in float32
+        train, validation, test = rows.split(_SPLITS)
+        files = {"sklearn.datasets.load_digits": found}
+        return self._pixels.dataset("digits", self.protocol, (train, validation, test), files)

@@ -1,47 +1,100 @@
-"""Upstream data files: where they lie, and that they are the official ones."""
+"""Upstream data files: where they come from, where they lie, and that they are the official ones."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from elbo_bench.data.gzipped import inflate
 from elbo_bench.errors import UsageError
+
+
+class MissingFileError(UsageError):
+    """A data file is not there."""
+
+
+@contextlib.contextmanager
+def naming_set(name: str) -> Iterator[None]:
+    """Say of a file that is missing by which command it can be had.
+
+    Raises:
+        MissingFileError: A file is missing.
+    """
+    try:
+        yield
+    except MissingFileError as error:
+        raise MissingFileError(f"{error}; `elbo-bench data fetch {name}` does that for you") from None
 
 
 @dataclasses.dataclass(frozen=True)
 class DataFile:
-    """One upstream file.
+    """One upstream file. Its bytes are those of one hash or of the other, or of both.
 
     Attributes:
         path: Path below the folder of data sets, `"mnist/train-images-idx3-ubyte.gz"`.
         sha256: Hash of the official bytes.
+        addresses: Where they can be had, the official address first.
+        size: Number of bytes; None if it is not known.
+        git_blob: SHA-1 by which git knows the official bytes, where that is what is published.
+        gzipped: Whether the file may also lie there compressed, under its name with `.gz`; the hash is that of what is
+            inside.
     """
 
     path: str
-    sha256: str
+    sha256: str | None
+    addresses: tuple[str, ...] = ()
+    size: int | None = None
+    git_blob: str | None = None
+    gzipped: bool = False
+
+    def place(self, root: Path) -> Path:
+        """Return where the file lies, or belongs, below the folder of data sets."""
+        plain = root / self.path
+        packed = plain.with_name(f"{plain.name}.gz")
+        return packed if self.gzipped and packed.is_file() and not plain.is_file() else plain
 
     def read(self, root: Path) -> bytes:
-        """Return the file's bytes, having checked that they are the official ones.
+        """Return the official bytes.
 
         Raises:
-            UsageError: The file is missing, unreadable or not the official one.
+            MissingFileError: The file is not there; the line says where it can be had and where it belongs.
+            UsageError: It is unreadable, or not the official one.
         """
-        place = root / self.path
+        place = self.place(root)
         try:
+            found, packed = place.stat().st_size, place.name != Path(self.path).name
+            if self.size not in (None, found) and not packed and place.is_file():
+                raise UsageError(f"data file {place} is not the official one: {found} bytes, expected {self.size}")
             content = place.read_bytes()
         except FileNotFoundError:
-            raise UsageError(
-                f"data file {place} is missing: put it there, "
+            source = f", which {self.addresses[0]} has," if self.addresses else ""
+            raise MissingFileError(
+                f"data file {place} is missing: put it{source} there, "
                 f"or set ELBO_BENCH_DATA to the folder that holds {self.path}"
             ) from None
         except OSError as error:
             raise UsageError(f"data file {place} cannot be read: {error.strerror or error}") from None
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.sha256:
-            raise UsageError(
-                f"data file {place} is not the official one: sha256 {found[:16]}..., expected {self.sha256[:16]}..."
-            )
+        if packed:
+            assert self.size is not None
+            content = inflate(content, self.size, place)
+        if problem := self.problem(content):
+            raise UsageError(f"data file {place} is not the official one: {problem}")
         return content
+
+    def problem(self, content: bytes) -> str | None:
+        """Return why some bytes are not the official ones, or None."""
+        if self.sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != self.sha256:
+            return f"sha256 {found[:16]}..., expected {self.sha256[:16]}..."
+        if self.git_blob is not None and (found := _git_blob(content)) != self.git_blob:
+            return f"git's SHA-1 {found[:16]}..., expected {self.git_blob[:16]}..."
+        return None
+
+
+def _git_blob(content: bytes) -> str:
+    """Return the name that git gives to a file with this content: `git hash-object`."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def data_root() -> Path:

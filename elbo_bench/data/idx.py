@@ -3,43 +3,21 @@
 LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section "File formats".
 """
 
+import concurrent.futures
 import struct
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
+from elbo_bench.data.files import DataFile
+from elbo_bench.data.gzipped import inflate
 from elbo_bench.errors import UsageError
 
 _UNSIGNED_BYTES = 0x0800
-_GZIP_ONLY = 16 + zlib.MAX_WBITS
-
-
-def inflate(content: bytes, limit: int, place: Path) -> bytes:
-    """Return what a gzip file of one member holds, having inflated at most `limit + 1` bytes of it.
-
-    Args:
-        content: The compressed bytes.
-        limit: Bytes that the file may hold.
-        place: The file, for the message.
-
-    Raises:
-        UsageError: It is no gzip file, is truncated, holds more than `limit` bytes, or something follows it.
-    """
-    decompressor = zlib.decompressobj(_GZIP_ONLY)
-    try:
-        inflated = decompressor.decompress(content, limit + 1)
-    except zlib.error as error:
-        raise UsageError(f"data file {place} is not a valid gzip file: {error}") from None
-    if len(inflated) > limit:
-        raise UsageError(f"data file {place} inflates to more than the {limit} bytes that belong in it")
-    if not decompressor.eof:
-        raise UsageError(f"data file {place} is truncated: its gzip stream has no end")
-    trailing = len(decompressor.unused_data)
-    if trailing:
-        raise UsageError(f"data file {place} has {trailing} bytes after the end of its gzip stream")
-    return inflated
 
 
 def parse_idx(content: bytes, shape: tuple[int, ...], place: Path) -> UInt8[np.ndarray, "..."]:
@@ -68,3 +46,18 @@ def parse_idx(content: bytes, shape: tuple[int, ...], place: Path) -> UInt8[np.n
     if len(raw) != header.size + size:
         raise UsageError(f"data file {place} is truncated: {len(raw) - header.size} of {size} bytes after its header")
     return np.frombuffer(raw, dtype=np.uint8, offset=header.size).reshape(shape)
+
+
+def read_images(files: Sequence[tuple[DataFile, int]], root: Path) -> list[UInt8[Tensor, "N 28 28"]]:
+    """Return the images of 28 x 28 bytes of some files, each of which must hold so many; read side by side.
+
+    Raises:
+        UsageError: A file is missing or is not the official one.
+    """
+
+    def read(file: DataFile, num_images: int) -> Tensor:
+        images = parse_idx(file.read(root), (num_images, 28, 28), file.place(root))
+        return torch.from_numpy(images.copy())  # a copy, for torch has no read-only tensors
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(read, *zip(*files, strict=True)))

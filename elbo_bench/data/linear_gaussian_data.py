@@ -1,12 +1,13 @@
 """Data drawn from a linear Gaussian model with known parameters: here log p(x) has a closed form."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -58,11 +59,18 @@ class LinearGaussianData(DataSource):
     num_test: PositiveInt = 500
     data_seed: NonNegativeInt = 0
 
-    observation: ClassVar[Literal["discrete", "continuous"]] = "continuous"
     licence: ClassVar[str] = "none needed: the data are drawn, not collected"
     citation: ClassVar[str] = (
         "Tipping, Bishop, Probabilistic principal component analysis, J. R. Stat. Soc. B 61(3), 1999"
     )
+    test_sha256: ClassVar[Mapping[str, str]] = {
+        "drawn": "4c83030756fe6d1ac57446f464d38d1ee23196858fb7a408c67b4eb67aade7aa",
+    }
+
+    @property
+    def observation(self) -> Literal["discrete", "continuous"]:
+        """Whether an observation has a probability mass or a density."""
+        return "continuous"
 
     @property
     def protocol(self) -> str:
@@ -85,14 +93,21 @@ class LinearGaussianData(DataSource):
         return Dataset(
             name="linear_gaussian_data",
             protocol=self.protocol,
-            observation=self.observation,
+            values="drawn",
             num_levels=None,
             train=self._draw("train", self.num_train),
             validation=self._draw("validation", self.num_validation),
             test=self._draw("test", self.num_test),
-            binarize=False,
-            files={},
+            truth=self._log_density,
         )
+
+    def _log_density(self, x: Float[Tensor, "N D"]) -> Float64[Tensor, " N"]:
+        r"""Return the log-density of x: normal with the covariance :math:`W W^T + \sigma^2 I`, in nats."""
+        truth = self.parameters()
+        covariance = truth.weight @ truth.weight.T
+        covariance.diagonal().add_(truth.noise_std**2)
+        log_p: Tensor = torch.distributions.MultivariateNormal(truth.mean, covariance).log_prob(x.double())
+        return log_p
 
     def _draw(self, split: str, num_examples: int) -> Float32[Tensor, "N D"]:
         truth = self.parameters()

@@ -62,7 +62,7 @@ class Inputs(nn.Module):
     """Brings examples into the range and the shape that a network takes.
 
     Binary values stay 0 and 1, other levels 0 .. n - 1 are mapped to [-1, 1], and continuous values are centred by
-    the training mean, in their own units: data whose spread is far from one wants to be scaled beforehand.
+    the training mean and divided by the one number that their spread about it is.
 
     Args:
         info: Facts of the data.
@@ -73,14 +73,14 @@ class Inputs(nn.Module):
 
     def __init__(self, info: DataInfo, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape, self.num_levels = shape, info.num_levels
+        self.shape, self.num_levels, self.scale = shape, info.num_levels, info.scale
         # A fact of the data, which a checkpoint need not repeat.
         self.register_buffer("train_mean", info.train_mean.clone(), persistent=False)
 
     def forward(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *shape"]:
         """Return what the network is given."""
         if self.num_levels is None:
-            x = x - self.train_mean
+            x = (x - self.train_mean) / self.scale
         elif self.num_levels > 2:
             x = x * (2 / (self.num_levels - 1)) - 1
         return x.reshape(len(x), *self.shape)

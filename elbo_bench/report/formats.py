@@ -13,13 +13,13 @@ from rich.text import Text
 
 from elbo_bench.report.leaderboard import COLUMNS, Column, Row
 
-_AGAINST_LOG_PX = ("log_px", "elbo_gap", "bound_gap")
+_AGAINST_LOG_PX = {"log_px": ">=", "bits_per_dim": "<=", "elbo_gap": ">=", "bound_gap": ">="}
 
 
 def cell(row: Row, column: Column) -> str:
     """Return one cell as text; a dash stands for an objective that is not evaluated, and `footnote` says why.
 
-    Where the truth is a lower bound only, log p(x) and the gaps against it carry '>=' and no interval.
+    Where the truth is a lower bound only, log p(x) and the gaps against it carry '>=', and no interval; bits '<='.
     """
     value = row[column.key]
     lower_bound_only = row["truth"] == "lower-bound-only"
@@ -31,7 +31,7 @@ def cell(row: Row, column: Column) -> str:
         return str(value)
     text = f"{value:.{column.digits}f}" if abs(value) < 1e7 else f"{value:.3g}"
     if column.key in _AGAINST_LOG_PX and lower_bound_only:
-        return f">= {text}"
+        return f"{_AGAINST_LOG_PX[column.key]} {text}"
     return f"{text}*" if column.key == "bound" and row["direction"] == "none" else text
 
 
@@ -74,12 +74,18 @@ def to_markdown(parts: Sequence[Sequence[Row]], columns: Sequence[Column] = COLU
     """Return one Markdown table for each data contract."""
     lines: list[str] = []
     for rows in parts:
-        lines += [_escaped(title(rows)), "", "| " + " | ".join(_escaped(column.title) for column in columns) + " |"]
-        lines.append("|" + "|".join(" --- " if column.digits is None else " ---: " for column in columns) + "|")
-        lines += ["| " + " | ".join(_escaped(cell(row, column)) for column in columns) + " |" for row in rows]
+        shown = _with_content(rows, columns)
+        lines += [_escaped(title(rows)), "", "| " + " | ".join(_escaped(column.title) for column in shown) + " |"]
+        lines.append("|" + "|".join(" --- " if column.digits is None else " ---: " for column in shown) + "|")
+        lines += ["| " + " | ".join(_escaped(cell(row, column)) for column in shown) + " |" for row in rows]
         lines += ["", f"`-`{note[1:]}"] if (note := footnote(rows)) else []
         lines.append("")
     return "\n".join(lines)
+
+
+def _with_content(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
+    """Return the columns without those that no row of this kind of data has."""
+    return [column for column in columns if column.key != "bits_per_dim" or any(row[column.key] for row in rows)]
 
 
 def _escaped(text: str) -> str:
@@ -100,7 +106,7 @@ def print_tables(parts: Sequence[Sequence[Row]], console: Console, columns: Sequ
         once = [key for key in ("model", "seed", "seeds") if key in {column.key for column in columns}]
         same = [key for key in once if len({row[key] for row in rows}) == 1]
         heading = ", ".join([title(rows), *(f"{key} {rows[0][key]}" for key in same)])
-        shown = [column for column in columns if column.key not in same]
+        shown = [column for column in _with_content(rows, columns) if column.key not in same]
         hidden = _hidden(rows, shown, console.width)
         table = _table(rows, [column for column in shown if column.key not in hidden])
         console.print(Text(heading))
@@ -110,8 +116,8 @@ def print_tables(parts: Sequence[Sequence[Row]], console: Console, columns: Sequ
         if hidden:
             console.print(Text(f"  hidden in {console.width} columns: {', '.join(hidden)}; --format json has them all"))
     if parts:
-        keys = ("log_px", "elbo_gap", "bound", "bound_gap", "rate")
-        for column in COLUMNS:
+        keys = {"log_px", "bits_per_dim", "elbo_gap", "bound", "bound_gap", "rate"}
+        for column in _with_content([row for rows in parts for row in rows], COLUMNS):
             if column.key in keys:
                 console.print(Text(f"  {column.title}: {column.meaning}"))
 

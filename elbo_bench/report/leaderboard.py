@@ -1,6 +1,7 @@
 """The leaderboard: records ranked by test log p(x), never across data contracts and never by tightness alone."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ COLUMNS: tuple[Column, ...] = (
         2,
     ),
     Column("log_px_se", "± SE", "Standard error of that mean over the test examples", 2),
+    Column("bits_per_dim", "bits/dim", "-log2 p(x) / D; of the levels behind dequantised data at most that", 3),
     Column("elbo", "ELBO", "Evidence lower bound, whatever was trained with", 2),
     Column("elbo_gap", "ELBO gap", "log p(x) - ELBO = KL(q(z|x) ‖ p(z|x))", 2),
     Column("bound", "bound", "Value of the bound trained with; '*' marks what is no bound on log p(x)", 2),
@@ -51,7 +53,8 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 Row = dict[str, Any]
-_CONTRACT = ("name", "protocol", "observation", "split", "test_sha256", "num_examples")
+_NAMED = ("name", "protocol", "values", "observation", "test_binarization", "split", "test_sha256")
+_CONTRACT = (*_NAMED, "num_examples", "num_levels", "shape", "splits", "files_sha256")
 _LONGEST = 60  # characters of an objective in a cell
 
 
@@ -92,7 +95,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]
 def contract(result: dict[str, Any]) -> tuple[str, ...]:
     """Return what must be equal for two results to be comparable: the data, its protocol and the scored examples."""
     data = result["data"]
-    return tuple(str(data[key]) for key in _CONTRACT)
+    return tuple(json.dumps(data[key], sort_keys=True) for key in _CONTRACT)
 
 
 def leaderboard(results: Sequence[dict[str, Any]]) -> list[list[Row]]:
@@ -144,7 +147,7 @@ def row(result: dict[str, Any]) -> Row:
         ValueError: A name or a time of it cannot be shown.
     """
     metrics, data, compute = result["metrics"], result["data"], result["compute"]
-    for words in (result["objective"]["direction"], *(data[key] for key in _CONTRACT if key != "num_examples")):
+    for words in (result["objective"]["direction"], *(data[key] for key in _NAMED)):
         if not isinstance(words, str) or not words.isprintable():
             raise ValueError(f"a name of {str(words)[:40]!r}")
 
@@ -165,6 +168,8 @@ def row(result: dict[str, Any]) -> Row:
         "seed": result["seed"],
         "log_px": metrics["log_px"]["value"],
         "log_px_se": metrics["log_px"]["se"],
+        # Of binary data it is log p(x) in another unit, which no one uses.
+        "bits_per_dim": value("bits_per_dim") if data["num_levels"] != 2 else None,
         # -inf cannot be recorded: an evaluation that met it has no such metric, and says so in its diagnostics.
         "elbo": value("elbo_mc"),  # the one that the gap is measured from
         "elbo_gap": value("elbo_gap"),

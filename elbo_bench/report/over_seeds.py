@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from elbo_bench.report.leaderboard import COLUMNS, Column, Row
 
 _SPREAD = ("log_px", "elbo_gap")
-_MEANS = ("log_px", "elbo", "elbo_gap", "bound", "bound_gap", "rate", "distortion", "active_units", "ess", "seconds")
+_MEANS = (
+    "log_px",
+    "bits_per_dim",
+    "elbo",
+    "elbo_gap",
+    "bound",
+    "bound_gap",
+    "rate",
+    "distortion",
+    "active_units",
+    "ess",
+    "seconds",
+)
 _PLAIN = {column.key: column for column in COLUMNS}
 
 SEED_COLUMNS = (
@@ -14,7 +26,7 @@ SEED_COLUMNS = (
     Column("seeds", "seeds", "Runs with different seeds that the row is the mean of", 0),
     _PLAIN["log_px"],
     Column("log_px_sd", "sd", "Standard deviation of log p(x) over the seeds of training", 2),
-    *(_PLAIN[key] for key in ("elbo", "elbo_gap")),
+    *(_PLAIN[key] for key in ("bits_per_dim", "elbo", "elbo_gap")),
     Column("elbo_gap_sd", "sd", "Standard deviation of the ELBO gap over the seeds of training", 2),
     *(_PLAIN[key] for key in ("bound", "bound_gap", "rate", "distortion")),
     Column("active_units", "active", _PLAIN["active_units"].meaning, 1),

@@ -1,6 +1,7 @@
-"""Contact sheets: a grid of grey images in one PNG."""
+"""Contact sheets: a grid of images in one PNG."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,23 @@ _GAP = 2  # pixels between two images
 _SMALLEST = 48  # pixels along an edge: smaller images are enlarged, without smoothing
 
 
-def write_sheet(place: Path, images: Float[np.ndarray, "rows columns height width"]) -> None:
-    """Write images with values in [0, 1], ink high, as rows of a sheet."""
-    rows, columns, height, width = images.shape
+def is_image(shape: Sequence[int]) -> bool:
+    """Return whether data of a shape can be drawn: `[H, W]`, or `[C, H, W]` with one channel or three."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
+
+
+def write_sheet(place: Path, images: Float[np.ndarray, "rows columns *image"]) -> None:
+    """Write images with values in [0, 1], `[H, W]` or `[C, H, W]`, 1 white, as rows of a sheet."""
+    rows, columns, *_, height, width = images.shape
     zoom = max(1, -(-_SMALLEST // max(height, width)))
-    grey = (255 * np.clip(images, 0, 1)).round().astype(np.uint8).repeat(zoom, 2).repeat(zoom, 3)
-    height, width = height * zoom, width * zoom
-    sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP), 128, dtype=np.uint8)
+    pixels = (255 * np.clip(images, 0, 1)).round().astype(np.uint8).reshape(rows, columns, -1, height, width)
+    pixels = np.moveaxis(pixels, 2, -1).repeat(zoom, 2).repeat(zoom, 3)
+    height, width, depth = height * zoom, width * zoom, pixels.shape[-1]
+    sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, depth), 128, dtype=np.uint8)
     for row in range(rows):
         for column in range(columns):
             top, left = row * (height + _GAP), column * (width + _GAP)
-            sheet[top : top + height, left : left + width] = grey[row, column]
+            sheet[top : top + height, left : left + width] = pixels[row, column]
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, format="PNG")
+    Image.fromarray(sheet[..., 0] if depth == 1 else sheet).save(buffer, format="PNG")
     replace_bytes(place, buffer.getvalue())

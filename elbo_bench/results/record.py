@@ -13,7 +13,7 @@ import numpy as np
 
 from elbo_bench.errors import RunFailedError, UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RESULT, EXAMPLES, WEIGHTS = "result.json", "examples.npz", "model.safetensors"
 _LARGEST_RESULT = 16 * 2**20  # bytes; a record is a few thousand
 

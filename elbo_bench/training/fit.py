@@ -49,23 +49,27 @@ class Trained:
 class _Data(pl.LightningDataModule):
     """Hands Lightning the batches, cut on the device."""
 
-    def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool, seed: int, whole: bool) -> None:
+    def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool, seed: int, whole: bool, workers: int) -> None:
         super().__init__()
         self._dataset, self._batch_size, self._shuffle, self._seed = dataset, batch_size, shuffle, seed
-        self._whole = whole
+        self._whole, self._workers = whole, workers
 
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
-        dtype = next(self.trainer.lightning_module.parameters()).dtype
+        device = self.trainer.strategy.root_device
+        rows = self._dataset.train
         return TrainingBatches(
-            self._dataset.train.to(self.trainer.strategy.root_device, dtype),
+            rows.to(device) if isinstance(rows, torch.Tensor) else rows,
             batch_size=self._batch_size,
             shuffle=self._shuffle,
-            binarize=self._dataset.binarize,
+            access=self._dataset.access,
             seed=self._seed,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             whole=self._whole,
+            device=device,
+            dtype=next(self.trainer.lightning_module.parameters()).dtype,
+            workers=self._workers,
         )
 
 
@@ -150,12 +154,13 @@ def fit(
     bounds: Mapping[str, Bound],
     tell: Tell,
     whole: bool = False,
+    workers: int = 0,
 ) -> Trained:
     """Train a module, or go on with one whose `last.ckpt` stands in the folder.
 
     `bounds` are measured over training beside the evaluator's own; `tell` is called with what is measured meanwhile,
     flat and with the optimiser step under `step`, on rank 0. `whole` gives every rank all rows of each global batch,
-    see `TrainingBatches`.
+    and `workers` read rows that lie in a file, see `TrainingBatches`.
 
     Raises:
         UsageError: Lightning refuses the options; nothing was written.
@@ -169,7 +174,7 @@ def fit(
     batches_per_epoch = -(-len(dataset.train) // batch_size)
     if (every := options.epochs_between_validations(batches_per_epoch)) is not None:
         validation = Validation(
-            dataset.subset("validation", options.validation_examples)[0],
+            dataset.observations("validation", options.validation_examples)[0],
             every=every,
             num_samples=options.validation_samples,
             seed=seed,
@@ -186,7 +191,7 @@ def fit(
     torch.set_num_threads(options.threads)
     trainer.fit(
         module,
-        datamodule=_Data(dataset, batch_size, shuffle, seed, whole),
+        datamodule=_Data(dataset, batch_size, shuffle, seed, whole, workers),
         ckpt_path=checkpoints.last if resume and checkpoints.last.exists() else None,
         weights_only=True,
     )

@@ -27,11 +27,12 @@ class Gaussian(Likelihood):
     Attributes:
         variance: Whether the standard deviation is `fixed`, one number that is `learned`, one learned for each value
             of x (`per_pixel`), or `predicted` for each by the decoder.
-        std: The standard deviation, in the units of the data: for good, or to begin with.
+        std: The standard deviation, in the units of the data: for good, or to begin with. None is how far the training
+            data spread about their mean.
     """
 
     variance: Variance = "learned"
-    std: PositiveFloat = 1.0
+    std: PositiveFloat | None = None
 
     def module(self, info: DataInfo) -> "GaussianModule":
         """Return the module for the data.
@@ -40,7 +41,7 @@ class Gaussian(Likelihood):
             ValueError: The data is discrete: a density of it is not comparable with a probability.
         """
         refuse_unless_continuous("a Gaussian", info)
-        return GaussianModule(info, self.variance, self.std)
+        return GaussianModule(info, self.variance, info.scale if self.std is None else self.std)
 
 
 class GaussianModule(LikelihoodModule):

@@ -7,10 +7,10 @@ def refuse_unless_binary(likelihood: str, info: DataInfo) -> None:
     """Refuse data that is not zeros and ones.
 
     Raises:
-        ValueError: It is not; the line says what it is.
+        ValueError: It is not; the line says what it is, and which likelihoods suit it.
     """
     if info.observation != "discrete" or info.num_levels != 2:
-        raise ValueError(f"{likelihood} likelihood needs binary data, and this data is {_kind(info)}")
+        raise ValueError(f"{likelihood} likelihood needs binary data, and this data is {_kind(info)}: {_suits(info)}")
 
 
 def refuse_unless_continuous(likelihood: str, info: DataInfo) -> None:
@@ -48,4 +48,4 @@ def _suits(info: DataInfo) -> str:
         return "take gaussian, or continuous_bernoulli if all of it lies in [0, 1]"
     if info.num_levels == 2:
         return "take bernoulli"
-    return "take discretised_logistic, discretised_logistic_mixture or categorical"
+    return "take discretised_logistic, discretised_logistic_mixture or categorical, or dequantise the data"

@@ -1,0 +1,34 @@
+"""Gzip files, inflated no further than what belongs in them."""
+
+import zlib
+from pathlib import Path
+
+from elbo_bench.errors import UsageError
+
+_GZIP_ONLY = 16 + zlib.MAX_WBITS
+
+
+def inflate(content: bytes, limit: int, place: Path) -> bytes:
+    """Return what a gzip file of one member holds, having inflated at most `limit + 1` bytes of it.
+
+    Args:
+        content: The compressed bytes.
+        limit: Bytes that the file may hold.
+        place: The file, for the message.
+
+    Raises:
+        UsageError: It is no gzip file, is truncated, holds more than `limit` bytes, or something follows it.
+    """
+    decompressor = zlib.decompressobj(_GZIP_ONLY)
+    try:
+        inflated = decompressor.decompress(content, limit + 1)
+    except zlib.error as error:
+        raise UsageError(f"data file {place} is not a valid gzip file: {error}") from None
+    if len(inflated) > limit:
+        raise UsageError(f"data file {place} inflates to more than the {limit} bytes that belong in it")
+    if not decompressor.eof:
+        raise UsageError(f"data file {place} is truncated: its gzip stream has no end")
+    trailing = len(decompressor.unused_data)
+    if trailing:
+        raise UsageError(f"data file {place} has {trailing} bytes after the end of its gzip stream")
+    return inflated

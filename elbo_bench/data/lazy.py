@@ -1,0 +1,58 @@
+"""Rows read ahead of training by processes of their own, in the order that they are asked for."""
+
+from collections.abc import Iterator, Sequence
+
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from elbo_bench.data.rows import Rows
+
+
+class _Reader(Dataset[Tensor]):
+    """What a worker is given: the rows of a batch, by their numbers."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __getitem__(self, ids: Tensor) -> Tensor:
+        return self._rows[ids]
+
+
+class _Asked(Sampler[Tensor]):
+    """The numbers of the rows of each batch that is asked for next."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[Tensor] = ()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class ReadAhead:
+    """Reads batches of rows ahead; the processes that do live as long as it.
+
+    Args:
+        rows: Rows that are read from a file.
+        workers: How many processes; 0 reads in this one. Their number changes no bit.
+    """
+
+    def __init__(self, rows: Rows, workers: int) -> None:
+        self._asked = _Asked()
+        self._loader = DataLoader(
+            _Reader(rows),
+            batch_size=None,  # a batch is one item of the sampler's
+            sampler=self._asked,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            # A fork would copy the locks of threads that it does not copy, W&B's among them.
+            multiprocessing_context="forkserver" if workers else None,
+        )
+
+    def __call__(self, batches: Sequence[Int64[Tensor, " B"]]) -> Iterator[Shaped[Tensor, "B *data"]]:
+        """Yield the rows of each batch, in order."""
+        self._asked.batches = batches
+        yield from self._loader
