@@ -114,11 +114,23 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     )
     _add_format(leaderboard)
 
-    data = command("data", "list or verify the data sets", "elbo-bench data verify mnist_dynamic")
-    data.add_argument(
-        "action", choices=["list", "verify"], help="list what there is, or check files against their hashes"
+    data = command(
+        "data",
+        "list, fetch, verify or draw the data sets",
+        "elbo-bench data list\n"
+        "  elbo-bench data fetch mnist_dynamic fashion_mnist\n"
+        "  elbo-bench data verify mnist_dynamic\n"
+        "  elbo-bench data show fashion_mnist values=levels --out fashion.png",
+        "Their files lie in the folder ELBO_BENCH_DATA.\n\n"
+        "  list    what there is, under which protocol and licence, and whether the files are here\n"
+        "  fetch   download the files that are not here; processes that ask at the same time share one download\n"
+        "  verify  hold files, and the test split that is made of them, against their hashes\n"
+        "  show    draw examples of the three splits of one data set into a PNG; key=value sets a key of it",
     )
+    data.add_argument("action", choices=["list", "fetch", "verify", "show"], help="what to do, see above")
     data.add_argument("names", nargs="*", default=[], metavar="NAME", help="data sets; all of them if none is named")
+    data.add_argument("--force", action="store_true", help="fetch: replace files that are not the official ones")
+    data.add_argument("--out", metavar="FILE", help="show: the picture; NAME.png in the current folder if not given")
     _add_conf(data)
     _add_json(data)
 

@@ -1,90 +1,326 @@
-"""`elbo-bench data`: which data sets there are, and whether their files are the official ones."""
+"""`elbo-bench data`: which data sets there are, whether their files are the official ones, and how they look."""
 
 import argparse
 import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from elbo_bench import config
 from elbo_bench.apps.terminal import console
-from elbo_bench.catalogue import Catalogue
-from elbo_bench.data.dataset import DataSource
-from elbo_bench.data.files import data_root
-from elbo_bench.errors import UsageError
+from elbo_bench.catalogue import Catalogue, Config
+from elbo_bench.data.dataset import Dataset, DataSource
+from elbo_bench.data.fetch import fetch
+from elbo_bench.data.files import DataFile, data_root, naming_set
+from elbo_bench.errors import ElboBenchError, RunFailedError, UsageError
+from elbo_bench.progress import ProgressLine
+from elbo_bench.results.pictures import is_image, write_sheet
+
+_SPLITS = ("train", "validation", "test")
+_ROWS, _COLUMNS = 4, 20  # of a sheet, for each split
+_WIDTH = 110
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """List the data sets, or verify the files of some of them.
+    """List the data sets, fetch or verify the files of some of them, or draw one.
 
     Raises:
         UsageError: A name does not exist, or a file is missing or not the official one.
+        RunFailedError: A file could not be fetched, or official files give a test split that is not the pinned one.
     """
+    action, words = arguments.action, arguments.names
+    for option, given, owner in (("--force", arguments.force, "fetch"), ("--out", arguments.out, "show")):
+        if given and action != owner:
+            raise UsageError(f"{option} goes with `elbo-bench data {owner}`, not with `data {action}`")
     catalogue, root = Catalogue.of(arguments.conf), data_root()
-    names = arguments.names or catalogue.names("data")
-    sources = {name: _source(name, catalogue) for name in names}
-    describe = _verified if arguments.action == "verify" else _listed
-    rows = [describe(name, source, root) for name, source in sources.items()]
-    _show(rows, root, as_json=arguments.json)
-    bad = [file for row in rows for file in row.get("problems", [])]
-    if bad:
-        raise UsageError(f"{len(bad)} data file{'s are' if len(bad) > 1 else ' is'} missing or wrong: {bad[0]}")
+    if action == "show":
+        _show(words, arguments.out, catalogue, root, as_json=arguments.json)
+        return
+    if pair := next((word for word in words if "=" in word), None):
+        raise UsageError(f"'{pair}' is no name of a data set; key=value goes with `elbo-bench data show`")
+    sources = {name: _source(name, catalogue) for name in words or catalogue.names("data")}
+    if action == "list":
+        _list(sources, root, as_json=arguments.json)
+    elif action == "fetch":
+        _fetch(sources, root, force=arguments.force, as_json=arguments.json)
+    else:
+        _verify(sources, catalogue, root, as_json=arguments.json)
 
 
-def _source(name: str, catalogue: Catalogue) -> DataSource:
-    node = config.resolve_group("data", "data", [{"name": name}], catalogue)
+def _source(name: str, catalogue: Catalogue, keys: Config | None = None) -> DataSource:
+    node = config.resolve_group("data", "data", [{"name": name}, keys or {}], catalogue)
     source = config.make("data", config.check({"data": node}, catalogue)["data"], catalogue)
     if not isinstance(source, DataSource):
         raise UsageError(f"data={name}: it is no elbo_bench.data.dataset.DataSource")
     return source
 
 
-def _listed(name: str, source: DataSource, root: Path) -> dict[str, Any]:
-    present = all((root / file.path).is_file() for file in source.files)
-    return {
-        "name": name,
-        "observation": source.observation,
-        "here": "built in" if not source.files else "yes" if present else "no",
-        "protocol": source.protocol,
-        "licence": source.licence,
-        "citation": source.citation,
-        "files": [{"path": file.path, "sha256": file.sha256} for file in source.files],
-    }
+def _without_files(source: DataSource) -> str | None:
+    """Return where the data come from if no file is fetched for them: "built in", or "yours" behind a `path`."""
+    if source.files:
+        return None
+    return "yours" if hasattr(source, "path") else "built in"
 
 
-def _verified(name: str, source: DataSource, root: Path) -> dict[str, Any]:
-    problems: list[str] = []
-    checked: dict[str, str] = {}
-    for file in source.files:
-        try:
-            file.read(root)
-            checked[file.path] = "ok"
-        except UsageError as error:
-            checked[file.path] = str(error)
-            problems.append(str(error))
-    return {"name": name, "files": checked, "problems": problems}
-
-
-def _show(rows: list[dict[str, Any]], root: Path, *, as_json: bool) -> None:
+def _print(
+    rows: list[dict[str, Any]], title: str, table: Table, cells: Iterable[Sequence[str]], *, as_json: bool
+) -> None:
+    """Print rows as JSON, or cells as a table below its title."""
     if as_json:
         print(json.dumps(rows, indent=2))  # noqa: T201
         return
-    table = Table(title=Text(f"data sets; files are looked for in {root}"), title_justify="left")
-    if rows and "problems" in rows[0]:
-        for column in ("name", "file", "is"):
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            for path, state in row["files"].items():
-                table.add_row(row["name"], path, "official" if state == "ok" else "missing or wrong")
-            if not row["files"]:
-                table.add_row(row["name"], "built in", "official")
-    else:
-        for column in ("name", "observation", "here", "protocol", "licence"):
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(
-                *(Text(str(row[column])) for column in ("name", "observation", "here", "protocol", "licence"))
-            )
-    console(110).print(table)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    shown = console(_WIDTH)
+    shown.print(Text(title), soft_wrap=True)
+    shown.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+# ---------------------------------------------------------------- list
+
+
+def _list(sources: dict[str, DataSource], root: Path, *, as_json: bool) -> None:
+    rows = [_listed(name, source, root) for name, source in sources.items()]
+    columns = ("name", "observation", "here", "protocol", "licence")
+    table = _table(*columns)
+    table.leading = 1
+    for column in table.columns[:3]:
+        column.no_wrap = True
+    table.columns[3].ratio, table.columns[4].max_width = 1, 20
+    cells = ([row[column] for column in columns] for row in rows)
+    _print(rows, f"data sets; files are looked for in {root}", table, cells, as_json=as_json)
+
+
+def _listed(name: str, source: DataSource, root: Path) -> dict[str, Any]:
+    here = all(file.place(root).is_file() for file in source.files)
+    return {
+        "name": name,
+        "observation": source.observation,
+        "here": _without_files(source) or ("yes" if here else "no"),
+        "protocol": source.protocol,
+        "licence": source.licence,
+        "citation": source.citation,
+        "homepage": source.homepage,
+        "files": [
+            {
+                "path": file.path,
+                "bytes": file.size,
+                "sha256": file.sha256,
+                "git_blob": file.git_blob,
+                "addresses": list(file.addresses),
+            }
+            for file in source.files
+        ],
+    }
+
+
+# ---------------------------------------------------------------- fetch
+
+
+def _fetch(sources: dict[str, DataSource], root: Path, *, force: bool, as_json: bool) -> None:
+    files = {file for source in sources.values() for file in source.files if file.addresses}
+    missing = [file for file in files if not file.place(root).is_file()]
+    if missing:
+        size = sum(file.size or 0 for file in missing) / 1e6
+        unknown = sum(file.size is None for file in missing)
+        more = f", and {unknown} of unknown size" if unknown else ""
+        print(  # noqa: T201
+            f"elbo-bench: to be fetched into {root}: {len(missing)} of {len(files)} files, {size:.1f} MB{more}",
+            file=sys.stderr,
+            flush=True,
+        )
+    outcomes: dict[DataFile, str | ElboBenchError] = {}  # data sets share files: each is tried once
+    rows = [_fetched(name, source, root, force, outcomes) for name, source in sources.items()]
+    errors = [error for error in outcomes.values() if isinstance(error, ElboBenchError)]
+    cells: list[tuple[str, str, str]] = []
+    for row in rows:
+        # A single problem is the command's last line; of several that line says but one.
+        says = {"failed": row["problems"][0] if row["problems"] and len(errors) > 1 else "failed"}
+        cells += [(row["name"], path, says.get(state, state)) for path, state in row["files"].items()]
+        if not row["files"]:
+            cells.append((row["name"], "", row["is"]))
+    _print(rows, f"data sets; files belong in {root}", _table("name", "file", "is"), cells, as_json=as_json)
+    if errors:
+        kind = RunFailedError if any(isinstance(error, RunFailedError) for error in errors) else UsageError
+        raise kind(f"{len(errors)} data files could not be had: {errors[0]}" if len(errors) > 1 else str(errors[0]))
+
+
+def _fetched(
+    name: str, source: DataSource, root: Path, force: bool, outcomes: dict[DataFile, str | ElboBenchError]
+) -> dict[str, Any]:
+    """Fetch the files of a data set, up to the first one that cannot be had."""
+    states: dict[str, str] = {}
+    problems: list[str] = []
+    for file in source.files:
+        if file not in outcomes:
+            try:
+                outcomes[file] = fetch(file, root, force=force)
+            except (UsageError, RunFailedError) as error:
+                outcomes[file] = error
+        outcome = outcomes[file]
+        states[file.path] = "failed" if isinstance(outcome, ElboBenchError) else outcome
+        if isinstance(outcome, ElboBenchError):
+            problems.append(str(outcome))
+            break
+    found = set(states.values())
+    state = _without_files(source) or next(word for word in ("failed", "fetched", "here", "built in") if word in found)
+    return {"name": name, "is": state, "files": states, "problems": problems}
+
+
+# ---------------------------------------------------------------- verify
+
+
+def _verify(sources: dict[str, DataSource], catalogue: Catalogue, root: Path, *, as_json: bool) -> None:
+    rows = []
+    with ProgressLine("verifying data sets", len(sources), enabled=len(sources) > 1) as line:
+        for done, (name, source) in enumerate(sources.items()):
+            line.update(done, name)
+            rows.append(_verified(name, source, catalogue, root))
+        line.update(len(sources))
+    cells: list[tuple[str, str, str]] = []
+    for row in rows:
+        cells += [
+            (row["name"], path, "official" if state == "ok" else "missing or wrong")
+            for path, state in row["files"].items()
+        ]
+        cells.append((row["name"], "test split", _words(row)))
+    _print(rows, f"data sets; files are looked for in {root}", _table("name", "file", "is"), cells, as_json=as_json)
+    wrong = [error for row in rows for error in row["files"].values() if error != "ok"]
+    if wrong:
+        raise UsageError(f"{len(wrong)} data file{'s are' if len(wrong) > 1 else ' is'} missing or wrong: {wrong[0]}")
+    if broken := [error for row in rows for error in row["problems"]]:
+        raise RunFailedError(broken[0])
+
+
+def _verified(name: str, source: DataSource, catalogue: Catalogue, root: Path) -> dict[str, Any]:
+    """Hold the files of a data set against their hashes and, if all are right, the test split against its own."""
+    files: dict[str, str] = {}
+    problems: list[str] = []
+    found: str | None = None
+    pinned: str | None = None
+    if catalogue.read("data", name)[1]:  # what is pinned is made with the defaults of our own YAML
+        pinned = getattr(source, "test_sha256", {}).get(getattr(source, "values", ""))
+    for file in source.files:
+        try:
+            with naming_set(name):
+                file.read(root)
+            files[file.path] = "ok"
+        except UsageError as error:
+            files[file.path] = str(error)
+            problems.append(str(error))
+    if not problems and _without_files(source) != "yours":
+        try:
+            found = source.load(root).test_sha256
+        except (UsageError, RunFailedError) as error:
+            problems.append(f"data {name} cannot be loaded: {error}")
+        else:
+            if pinned is not None and found != pinned:
+                problems.append(
+                    f"data {name}: its files are official, but the test split made of them is not what it should be: "
+                    f"sha256 {found[:16]}..., expected {pinned[:16]}..."
+                )
+    return {"name": name, "files": files, "test_sha256": found, "pinned_sha256": pinned, "problems": problems}
+
+
+def _words(row: dict[str, Any]) -> str:
+    """Return what a table says of a test split."""
+    if row["test_sha256"] is None:
+        return "not loaded" if row["problems"] else "yours"
+    said = "not pinned" if row["pinned_sha256"] is None else "WRONG" if row["problems"] else "as pinned"
+    return f"sha256 {row['test_sha256'][:16]}..., {said}"
+
+
+# ---------------------------------------------------------------- show
+
+
+def _show(words: Sequence[str], out: str | None, catalogue: Catalogue, root: Path, *, as_json: bool) -> None:
+    names = [word for word in words if "=" not in word]
+    if len(names) != 1:
+        raise UsageError(f"`elbo-bench data show` draws one data set, not {len(names)}: give one NAME")
+    (name,) = names
+    keys = config.parse_overrides([word.removeprefix("data.") for word in words if "=" in word], catalogue)
+    if "name" in keys:
+        raise UsageError(f"name={keys['name']}: the data set is named already, {name}")
+    source = _source(name, catalogue, keys)
+    place = _picture(out if out is not None else f"{name}.png")
+    with naming_set(name):
+        dataset = source.load(root)
+    shape = dataset.info.shape
+    if not is_image(shape) and len(shape) != 1:
+        raise UsageError(f"data={name}: an observation of shape {list(shape)} is no picture, and no vector")
+    sheet = np.concatenate([_band(dataset, split) for split in _SPLITS])
+    try:
+        write_sheet(place, sheet)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise UsageError(f"--out {place}: it cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    facts: dict[str, Any] = {
+        "path": str(place),
+        "name": name,
+        "splits": {split: len(getattr(dataset, split)) for split in _SPLITS},
+        "protocol": dataset.protocol,
+        "shape": list(shape),
+        "train_mean": float(dataset.info.train_mean.mean()),
+        "licence": source.licence,
+        "citation": source.citation,
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))  # noqa: T201
+        return
+    sizes = ", ".join(f"{split} ({size} examples)" for split, size in facts["splits"].items())
+    table = Table.grid(padding=(0, 2))
+    for key, value in {
+        "written": str(place),
+        "from above": f"{_ROWS} rows each of {sizes}",
+        "protocol": dataset.protocol,
+        "shape": " x ".join(map(str, shape)),
+        "mean of train": f"{facts['train_mean']:.4g}",
+        "licence": source.licence,
+        "citation": source.citation,
+    }.items():
+        table.add_row(key, Text(value, overflow="fold"))
+    console(_WIDTH).print(table)
+
+
+def _picture(out: str) -> Path:
+    """Return where the picture goes; nothing is read before that is known to be possible.
+
+    Raises:
+        UsageError: It is no PNG, its folder does not exist, or it cannot be written.
+    """
+    place = Path(out)
+    if place.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: the picture is a PNG, so its name ends in .png")
+    if not place.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {place.parent}")
+    try:
+        if place.is_dir() or not os.access(place.parent, os.W_OK):
+            raise UsageError(f"--out {out}: it is a folder, or lies in one that cannot be written")
+    except OSError as error:  # a name that is too long
+        raise UsageError(f"--out {out}: {error.strerror or error}") from None
+    return place
+
+
+def _band(dataset: Dataset, split: str) -> Float[np.ndarray, "rows columns *image"]:
+    """Return examples of a split as grey values, row by row; places that it has no examples for are grey."""
+    wanted = _ROWS * _COLUMNS
+    shape = dataset.info.shape if is_image(dataset.info.shape) else (1, *dataset.info.shape)
+    band = np.full((wanted, *shape), 0.5, dtype=np.float32)
+    if len(getattr(dataset, split)):
+        x, _ = dataset.observations(split, wanted)
+        band[: len(x)] = dataset.grey(x.float()).view(-1, *shape).numpy()
+    return band.reshape(_ROWS, _COLUMNS, *shape)
