@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(_parser()[1])
 # Where a run is computed, and how often it is saved.
 PLACEMENT = {
+    "data.in_memory",
+    "data.path",
+    "data.readers",
     "trainer.accelerator",
     "trainer.checkpoint_seconds",
     "trainer.devices",
@@ -368,7 +371,7 @@ def test_every_key_but_those_of_placement_changes_the_name(tokens: list[str]) ->
 
 
 def test_the_placement_keys_exist_and_are_no_others() -> None:
-    cfg = checked()
+    cfg = checked("data=array")
     assert set(config.PLACEMENT) == {"tracking", *PLACEMENT}
     assert {".".join(path) for path in leaves(cfg)} >= PLACEMENT
     assert "tracking" in cfg

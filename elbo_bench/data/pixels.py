@@ -96,8 +96,8 @@ class Pixels:
             values=self.values,
             num_levels=None if self.observation == "continuous" else 2 if self.values in _BINARY else self.top + 1,
             train=self._once(train, name, 2).byte() if self.values in ("fixed", "threshold") else train,
-            validation=self._once(validation, name, 0),
-            test=test if resample else self._once(test, name, 1),
+            validation=self._once(validation, name, 0).float(),
+            test=test if resample else self._once(test, name, 1).float(),
             access=access,
             test_access=access if resample else AsIs(),
             bounds=(0.0, 1.0) if self.values == "dequantised" else None,
@@ -112,13 +112,13 @@ class Pixels:
             return Dequantise(self.top + 1, self.logit_alpha if self.values == "logit" else None)
         return AsIs()
 
-    def _once(self, rows: Rows, name: str, position: int) -> Float[Tensor, "N *shape"]:
+    def _once(self, rows: Rows, name: str, position: int) -> Shaped[Tensor, "N *shape"]:
         """Return observations that are the same in every run."""
         grey = rows if isinstance(rows, Tensor) else rows[torch.arange(len(rows))]
         if self.values in ("dynamic", "fixed"):
-            return (Noise(0, f"{name}/binarize", position).uniform(grey.shape) < self._probability(grey)).float()
+            return Noise(0, f"{name}/binarize", position).uniform(grey.shape) < self._probability(grey)
         if self.values == "threshold":
-            return (grey > (0.5 if grey.is_floating_point() else self.top // 2)).float()
+            return grey > (0.5 if grey.is_floating_point() else self.top // 2)
         return self._access(grey, Noise(0, f"{name}/dequantise", position))
 
     def _probability(self, grey: Shaped[Tensor, "N *shape"]) -> Float[Tensor, "N *shape"]:

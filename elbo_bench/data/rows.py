@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
@@ -71,7 +72,7 @@ def summarise(rows: Rows, title: str = "") -> Summary:
     total = torch.zeros(rows.shape[1:], dtype=torch.float64)
     least, most, whole = math.inf, -math.inf, True
     for chunk in chunks(rows, title):
-        low, high = (float(bound) for bound in torch.aminmax(chunk))
+        low, high = (float(end) for end in torch.aminmax(chunk))
         # NaN is both the least and the greatest of its chunk, and stays so.
         least, most = (low if math.isnan(low) else min(least, low)), (high if math.isnan(high) else max(most, high))
         if math.isnan(low):
@@ -80,7 +81,6 @@ def summarise(rows: Rows, title: str = "") -> Summary:
             whole = whole and torch.equal(chunk, chunk.round())
             total += chunk.sum(0, dtype=torch.float64)
         else:
-            # Sums of bytes are exact in float32 below 2^24, and a product of matrices is faster than a sum.
-            for part in chunk.flatten(1).float().split(2**16):
-                total += (torch.ones(1, len(part)) @ part).double().view(total.shape)
+            # Exact: a million bytes sum to less than 2^32. torch would sum them in 64 bits, at a tenth of the speed.
+            total += torch.from_numpy(chunk.numpy().sum(0, dtype=np.uint32).astype(np.float64))
     return Summary(total / max(1, len(rows)), least, most, whole)
