@@ -213,8 +213,6 @@ def _verified(name: str, source: DataSource, catalogue: Catalogue, root: Path) -
     problems: list[str] = []
     found: str | None = None
     pinned: str | None = None
-    if catalogue.read("data", name)[1]:  # what is pinned is made with the defaults of our own YAML
-        pinned = getattr(source, "test_sha256", {}).get(getattr(source, "values", ""))
     for file in source.files:
         try:
             with naming_set(name):
@@ -225,10 +223,13 @@ def _verified(name: str, source: DataSource, catalogue: Catalogue, root: Path) -
             problems.append(str(error))
     if not problems and _without_files(source) != "yours":
         try:
-            found = source.load(root).test_sha256
+            dataset = source.load(root)
+            found = dataset.test_sha256
         except (UsageError, RunFailedError) as error:
             problems.append(f"data {name} cannot be loaded: {error}")
         else:
+            if catalogue.read("data", name)[1]:  # what is pinned is made with the defaults of our own YAML
+                pinned = source.test_sha256.get(dataset.values)
             if pinned is not None and found != pinned:
                 problems.append(
                     f"data {name}: its files are official, but the test split made of them is not what it should be: "
