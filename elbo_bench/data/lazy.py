@@ -2,21 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 
-from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from elbo_bench.data.rows import Rows
+from elbo_bench.errors import ElboBenchError
 
 
-class _Reader(Dataset[Tensor]):
-    """What a worker is given: the rows of a batch, by their numbers."""
+class _Reader(Dataset[Tensor | ElboBenchError]):
+    """What a worker is given: the rows of a batch, by their numbers.
+
+    What is wrong with them is handed over as a value: raised in a worker it would arrive as pages of its traceback.
+    """
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def __getitem__(self, ids: Tensor) -> Tensor:
-        return self._rows[ids]
+    def __getitem__(self, ids: Tensor) -> Tensor | ElboBenchError:
+        try:
+            return self._rows[ids]
+        except ElboBenchError as error:
+            return error
 
 
 class _Asked(Sampler[Tensor]):
@@ -52,7 +58,17 @@ class ReadAhead:
             multiprocessing_context="forkserver" if workers else None,
         )
 
-    def __call__(self, batches: Sequence[Int64[Tensor, " B"]]) -> Iterator[Shaped[Tensor, "B *data"]]:
-        """Yield the rows of each batch, in order."""
+    def __call__(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield the rows of each batch, in order.
+
+        Args:
+            batches: Numbers of rows, int64 `[B]`; the last batch may be smaller.
+
+        Raises:
+            RunFailedError: A row cannot be read, or is not what it should be; the line names it.
+        """
         self._asked.batches = batches
-        yield from self._loader
+        for rows in self._loader:
+            if isinstance(rows, ElboBenchError):
+                raise rows
+            yield rows

@@ -1,0 +1,532 @@
+"""The user's own array: every format gives NumPy's values, splits lose nothing, and a file is as good as memory."""
+
+import dataclasses
+import hashlib
+import itertools
+import pickle
+import re
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from elbo_bench.data.access import Bernoulli
+from elbo_bench.data.array import Array
+from elbo_bench.data.array_files import arrays_in
+from elbo_bench.data.array_rows import ArrayRows, Coding
+from elbo_bench.data.array_splits import Part, Splitter
+from elbo_bench.data.batches import Batch, TrainingBatches
+from elbo_bench.data.dataset import Dataset, tensor_sha256
+from elbo_bench.errors import RunFailedError, UsageError
+
+NOWHERE = Path("no-root")
+N = 40
+
+
+def grey(num: int = N, *shape: int) -> np.ndarray:
+    """Bytes that all differ in their first value, so that examples can be told apart."""
+    values = np.random.default_rng(0).integers(0, 256, (num, *(shape or (4, 3))), dtype=np.uint8)
+    values.reshape(num, -1)[:, 0] = np.arange(num)
+    return values
+
+
+def floats(num: int = N) -> np.ndarray:
+    values = np.random.default_rng(1).random((num, 5), dtype=np.float32)
+    values[:, 0] = (np.arange(num) + 0.5) / num
+    return values
+
+
+def save_npy(folder: Path, array: np.ndarray) -> Path:
+    np.save(folder / "x.npy", array)
+    return folder / "x.npy"
+
+
+def save_npz(folder: Path, array: np.ndarray) -> Path:
+    np.savez_compressed(folder / "x.npz", some=array)
+    return folder / "x.npz"
+
+
+def save_pt(folder: Path, array: np.ndarray) -> Path:
+    torch.save(torch.from_numpy(np.ascontiguousarray(array)), folder / "x.pt")
+    return folder / "x.pt"
+
+
+def save_images(folder: Path, array: np.ndarray) -> Path:
+    for i, image in enumerate(array):
+        (folder / "images").mkdir(exist_ok=True)
+        pixels = image.transpose(1, 2, 0) if image.ndim == 3 else image
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / "images" / f"{i:04d}.png")
+    return folder / "images"
+
+
+SAVED: list[Callable[[Path, np.ndarray], Path]] = [save_npy, save_npz, save_pt, save_images]
+LAZY = [save_npy, save_pt, save_images]
+
+
+def load(path: Path, **fields: Any) -> Dataset:
+    return Array(**({"path": str(path), "values": "levels"} | fields)).load(NOWHERE)
+
+
+def expected_ids(num: int, num_validation: int, num_test: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """The rule once more, by NumPy alone: the order is Philox keyed by the seed and the purpose."""
+    key = np.frombuffer(hashlib.blake2b(f"{seed}/array/split".encode(), digest_size=16).digest(), dtype="<u8")
+    order = np.random.Generator(np.random.Philox(key=key)).permutation(num)
+    test, validation, train = np.split(order, [num_test, num_test + num_validation])
+    return np.sort(train), np.sort(validation), np.sort(test)
+
+
+def rows_of(data: Dataset) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return data.train[torch.arange(len(data.train))], data.validation, data.test
+
+
+# --- values and splits ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("save", "in_memory"), [*((save, True) for save in SAVED), *((save, False) for save in LAZY)])
+@pytest.mark.parametrize("shape", [(4, 3), (3, 5, 4)])
+def test_every_format_gives_the_values_that_numpy_made(
+    tmp_path: Path, save: Callable[[Path, np.ndarray], Path], shape: tuple[int, ...], in_memory: bool
+) -> None:
+    array = grey(N, *shape)
+    data = load(save(tmp_path, array), in_memory=in_memory)
+    assert data.num_levels == 256
+    for split, ids in zip(rows_of(data), expected_ids(N, 4, 4), strict=True):
+        assert torch.equal(split.float(), torch.from_numpy(array[ids]).float())
+    assert data.protocol.startswith("the user's array sha256 ")
+    assert data.protocol.endswith(", 32/4/4 by permutation seed 0; levels 0..255")
+    exact = torch.from_numpy(array[expected_ids(N, 4, 4)[0]]).double().mean(0)
+    assert torch.allclose(data.info.train_mean.double(), exact, atol=1e-4, rtol=0)
+    assert isinstance(data.train, torch.Tensor) == in_memory
+
+
+@pytest.mark.parametrize("save", LAZY)
+@pytest.mark.parametrize("values", ["levels", "dynamic", "dequantised", "logit"])
+def test_reading_while_training_changes_no_bit(
+    tmp_path: Path, save: Callable[[Path, np.ndarray], Path], values: str
+) -> None:
+    path = save(tmp_path, grey())
+    memory, lazy = (load(path, values=values, in_memory=in_memory) for in_memory in (True, False))
+    assert memory.record() == lazy.record()
+    assert torch.equal(memory.info.train_mean, lazy.info.train_mean)
+    assert memory.info.scale == lazy.info.scale
+    assert_same(batches_of(memory), batches_of(lazy))
+    for rank in range(2):
+        of_rank = {"rank": rank, "world_size": 2}
+        assert_same(batches_of(memory, **of_rank), batches_of(lazy, **of_rank))
+
+
+def batches_of(data: Dataset, epochs: int = 2, **options: Any) -> list[Batch]:
+    batches = TrainingBatches(data.train, batch_size=7, shuffle=True, access=data.access, seed=3, **options)
+    found = []
+    for epoch in range(epochs):
+        batches.set_epoch(epoch)
+        found += list(batches)
+    return found
+
+
+def assert_same(left: list[Batch], right: list[Batch]) -> None:
+    assert [batch.position for batch in left] == [batch.position for batch in right]
+    assert all(torch.equal(a.x, b.x) for a, b in zip(left, right, strict=True))
+    assert left
+
+
+def test_processes_that_read_ahead_change_no_bit_nor_does_a_stop_between(tmp_path: Path) -> None:
+    # Real processes take seconds to start: one test for all three formats would take three times as long.
+    path = save_images(tmp_path, grey())
+    whole = batches_of(load(path, values="dynamic"))
+    lazy = load(path, values="dynamic", in_memory=False)
+    assert_same(whole, batches_of(lazy, workers=2))
+    options: dict[str, Any] = {"batch_size": 7, "shuffle": True, "access": lazy.access, "seed": 3}
+    for workers in (0, 2):
+        first = TrainingBatches(lazy.train, **options, workers=workers)
+        begun = list(itertools.islice(first, 3))
+        again = TrainingBatches(lazy.train, **options)
+        again.load_state_dict(first.state_dict())
+        assert_same(whole[: len(whole) // 2], begun + list(again))
+
+
+@pytest.mark.parametrize("save", LAZY)
+def test_a_copy_for_another_process_has_the_name_of_a_file_and_not_its_content(
+    tmp_path: Path, save: Callable[[Path, np.ndarray], Path]
+) -> None:
+    train = load(save(tmp_path, grey(N, 64, 64)), in_memory=False).train
+    copy = pickle.loads(pickle.dumps(train))
+    assert len(pickle.dumps(train)) < 3000  # of the 160,000 bytes; two thirds are the images' names
+    assert torch.equal(copy[torch.tensor([3, 0])], train[torch.tensor([3, 0])])
+
+
+@pytest.mark.parametrize(("num_validation", "num_test"), [(None, None), (1, 1), (7, 3), (20, 19)])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_splits_share_out_every_example_once(num_validation: int | None, num_test: int | None, seed: int) -> None:
+    parts, words = Splitter(num_validation, num_test, seed)({"": N})
+    ids = [parts[split][1].ids() for split in ("train", "validation", "test")]
+    assert torch.equal(torch.cat(ids).sort().values, torch.arange(N))
+    sizes = (num_validation or 4, num_test or 4)
+    assert [len(some) for some in ids] == [N - sum(sizes), *sizes]
+    for some, exact in zip(ids, expected_ids(N, *sizes, seed=seed), strict=True):
+        assert some.tolist() == exact.tolist()
+    assert words == f"{N - sum(sizes)}/{sizes[0]}/{sizes[1]} by permutation seed {seed}"
+
+
+def test_a_tenth_is_held_out_and_at_most_ten_thousand() -> None:
+    for total, held_out in ((3, 1), (19, 1), (20, 2), (99_999, 9_999), (1_000_000, 10_000)):
+        parts, _ = Splitter(None, None, 0)({"": total})
+        assert [len(parts[split][1]) for split in ("validation", "test")] == [held_out] * 2
+
+
+def test_more_validation_examples_leave_the_test_split_as_it_is() -> None:
+    few, many = (Splitter(size, 5, 0)({"": N})[0]["test"][1].ids() for size in (3, 20))
+    assert torch.equal(few, many)
+
+
+@pytest.mark.parametrize(("num_validation", "num_test", "total"), [(20, 20, N), (None, N, N), (None, None, 2)])
+def test_a_split_without_an_example_is_refused(num_validation: int | None, num_test: int | None, total: int) -> None:
+    with pytest.raises(UsageError, match=f"of {total} examples none is left to train on"):
+        Splitter(num_validation, num_test, 0)({"": total})
+
+
+@pytest.mark.parametrize("form", ["npz", "pt", "folder"])
+@pytest.mark.parametrize("validation", ["validation", "valid", "val"])
+def test_splits_that_a_file_has_are_taken_as_they_are(tmp_path: Path, form: str, validation: str) -> None:
+    array = grey()
+    splits = {"train": array[:25], validation: array[25:32], "test": array[32:]}
+    path = save_splits(tmp_path, form, splits)
+    data = load(path)
+    for rows, exact in zip(rows_of(data), splits.values(), strict=True):
+        assert torch.equal(rows.float(), torch.from_numpy(exact).float())
+    assert ", 25/7/8 as the file has them; " in data.protocol
+    cut = load(path, num_test=3)
+    assert ", 25/7/3 as the file has them, test cut from 8 by permutation seed 0; " in cut.protocol
+    assert cut.test.tolist() == array[32:][expected_ids(8, 0, 3)[2]].tolist()
+    with pytest.raises(UsageError, match=r"data.num_test=9: the file's test split has 8 examples"):
+        load(path, num_test=9)
+
+
+def save_splits(folder: Path, form: str, splits: dict[str, np.ndarray]) -> Path:
+    if form == "npz":
+        np.savez(folder / "s.npz", **splits, labels=np.zeros(3))
+        return folder / "s.npz"
+    if form == "pt":
+        torch.save({split: torch.from_numpy(rows.copy()) for split, rows in splits.items()} | {"n": 3}, folder / "s.pt")
+        return folder / "s.pt"
+    for split, rows in splits.items():
+        (folder / "all").mkdir(exist_ok=True)
+        save_images(folder, rows).rename(folder / "all" / split)
+    return folder / "all"
+
+
+@pytest.mark.parametrize("form", ["npz", "pt", "folder"])
+def test_validation_is_taken_out_of_train_where_a_file_has_none(tmp_path: Path, form: str) -> None:
+    array = grey()
+    data = load(save_splits(tmp_path, form, {"train": array[:30], "test": array[30:]}))
+    train, validation, _ = expected_ids(30, 3, 0)
+    assert torch.equal(data.validation, torch.from_numpy(array[validation]).float())
+    assert torch.equal(rows_of(data)[0], torch.from_numpy(array[train]))
+    assert torch.equal(data.test, torch.from_numpy(array[30:]).float())
+    assert "27/3/10 as the file has them, validation cut from train by permutation seed 0;" in data.protocol
+
+
+def test_a_key_chooses_one_of_several_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "k.npz", images=grey(), labels=np.arange(N))
+    with pytest.raises(UsageError, match=r"data.key is not set: .*k.npz holds 2 arrays: images, labels; one is wanted"):
+        load(tmp_path / "k.npz")
+    with pytest.raises(UsageError, match=r"data.key=image: .* has no such array; did you mean 'images'\?"):
+        load(tmp_path / "k.npz", key="image")
+    data = load(tmp_path / "k.npz", key="images")
+    assert torch.equal(data.test, torch.from_numpy(grey()[expected_ids(N, 4, 4)[2]]).float())
+    assert "key 'images'" in data.protocol
+    with pytest.raises(UsageError, match=r"data.key=images: .*x.npy is one array, without a name"):
+        load(save_npy(tmp_path, grey()), key="images")
+
+
+# --- what values are taken for ----------------------------------------------------------------------------------------
+
+
+def test_zeros_and_ones_are_taken_as_they_are(tmp_path: Path) -> None:
+    binary = grey() % 2
+    _, validation, test = expected_ids(N, 4, 4)
+    for dtype in (bool, np.uint8, np.int64, np.float64):
+        data = load(save_npy(tmp_path, binary.astype(dtype)), values="binary")
+        assert (data.num_levels, data.values, rows_of(data)[0].dtype) == (2, "binary", torch.uint8)
+        assert torch.equal(data.validation, torch.from_numpy(binary[validation]).float())
+        assert data.test_sha256 == tensor_sha256(torch.from_numpy(binary[test]))
+
+
+def test_floating_point_numbers_are_taken_as_they_are_in_float32(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=(N, 5)) * 100
+    for dtype in (np.float16, np.float32, np.float64, ">f4", np.longdouble):
+        data = load(save_npy(tmp_path, array.astype(dtype)), values="continuous")
+        assert data.observation == "continuous"
+        exact = array.astype(dtype).astype(np.float32)[expected_ids(N, 4, 4)[2]]
+        assert np.array_equal(data.test.numpy(), exact)
+
+
+def test_grey_in_floating_point_is_a_probability(tmp_path: Path) -> None:
+    data = load(save_npy(tmp_path, floats()), values="threshold")
+    assert torch.equal(data.test, torch.from_numpy(floats()[expected_ids(N, 4, 4)[2]] > 0.5).float())
+    dynamic = load(tmp_path / "x.npy", values="dynamic", in_memory=False)
+    assert torch.equal(rows_of(dynamic)[0], torch.from_numpy(floats()[expected_ids(N, 4, 4)[0]]))
+    assert "a pixel is 1 with probability grey:" in dynamic.protocol
+    # 40 epochs of 32 x 5 draws; two-sided P = 6e-7.
+    drawn = torch.cat([batch.x for batch in batches_of(dynamic, 40)]).double().sum()
+    probability = rows_of(dynamic)[0].double()
+    spread = (40 * probability * (1 - probability)).sum().sqrt()
+    assert abs(drawn - 40 * probability.sum()) < 5 * spread
+
+
+def test_the_last_level_is_the_grey_value_that_is_surely_ink(tmp_path: Path) -> None:
+    array = grey() % 17
+    path = save_npy(tmp_path, array)
+    data = load(path, values="dynamic", num_levels=17)
+    assert data.access == Bernoulli(16)
+    ink = torch.from_numpy(array[expected_ids(N, 4, 4)[0]] == 16)
+    assert ink.any()
+    batches = TrainingBatches(data.train, batch_size=N, shuffle=False, access=data.access, seed=0)
+    assert next(iter(batches)).x[ink].all()
+    assert load(path, values="levels", num_levels=17).num_levels == 17
+    assert load(path, values="threshold", num_levels=17).test.tolist() == (
+        (array[expected_ids(N, 4, 4)[2]] > 8).astype(float).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("array", "fields", "words"),
+    [
+        (floats(), {"values": "levels"}, r"x.npy, row \d+, holds 0\.\d+, but values=levels takes whole numbers 0..255"),
+        (grey(), {"values": "binary"}, r"x.npy, row \d+, holds \d+, but values=binary takes whole numbers 0..1"),
+        (grey(), {"num_levels": 17}, r"x.npy, row \d+, holds \d+, but values=levels takes whole numbers 0..16"),
+        (grey().astype(np.int16) - 1, {}, r"x.npy, row 0, holds -1, but values=levels"),
+        (grey().astype(np.int64) + 2**40, {}, r"x.npy, row \d+, holds 10995116\d+, but values=levels"),
+        (
+            floats() * 255,
+            {"values": "dynamic"},
+            r"row \d+, holds .*, but values=dynamic takes floating-point .*\[0, 1\]",
+        ),
+        (np.where(floats() > 0.9, np.nan, floats()), {"values": "continuous"}, r"holds nan, but values=continuous"),
+        (np.where(floats() > 0.9, np.nan, floats()), {"values": "dynamic"}, r"holds nan, but values=dynamic"),
+        (np.where(floats() > 0.9, np.nan, 1.0), {"values": "binary"}, r"holds nan, but values=binary"),
+        (
+            floats().astype(np.float64) * 1e300,
+            {"values": "continuous"},
+            r"e\+.*takes numbers that are finite in float32",
+        ),
+        (grey() % 2, {"values": "dynamic"}, r"holds zeros and ones and no grey of 255: values=binary"),
+        (grey().astype(np.float32), {"values": "continuous"}, r"holds whole numbers, which have no density"),
+        (
+            grey(),
+            {"values": "continuous"},
+            r"data.values=continuous: .*x.npy holds uint8 values 0..255, which levels, ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_values_that_are_not_what_they_are_said_to_be_are_refused_by_name(
+    tmp_path: Path, array: np.ndarray, fields: dict[str, Any], words: str, in_memory: bool
+) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        load(save_npy(tmp_path, array), in_memory=in_memory, **fields)
+    assert "x.npy" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "holds"),
+    [
+        (grey(), "uint8 values 0..255, which levels, dequantised, logit, dynamic, fixed, threshold would suit"),
+        (grey() % 2 == 1, "bool values 0..1, which binary would suit"),
+        ((grey() % 2).astype(float), "float64 values 0..1, all whole, which binary would suit"),
+        (grey().astype(np.float32), "float32 values 0..255, all whole, which levels, dequantised, logit would suit"),
+        (np.float32([[0.25, 1]] * N), "float32 values 0.25..1, which continuous, dynamic, fixed, threshold would suit"),
+        (np.float64([[-2.5, 1]] * N), "float64 values -2.5..1, which continuous would suit"),
+        (np.float64([[np.nan, 1]] * N), "float64 values nan..nan, which nothing would suit"),
+        (np.int32([[0, 256]] * N), "int32 values 0..256, which nothing would suit"),
+    ],
+)
+def test_values_that_are_not_set_are_asked_for_by_what_the_file_holds(
+    tmp_path: Path, array: np.ndarray, holds: str
+) -> None:
+    path = save_npy(tmp_path, array)
+    with pytest.raises(UsageError) as caught:
+        load(path, values=None)
+    assert str(caught.value) == f"data.values is not set: {path} holds {holds}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"in_memory": False, "values": "fixed"}, "in_memory=false: values=fixed draws training data once"),
+        ({"in_memory": False, "values": "threshold"}, "in_memory=false: values=threshold"),
+        ({"values": "levels", "test_binarization": "resample"}, "test_binarization=resample: values=levels"),
+        ({"values": "binary", "test_binarization": "resample"}, "test_binarization=resample: values=binary"),
+        ({"num_levels": 257}, "num_levels=257"),
+        ({"num_levels": 1}, "num_levels=1"),
+        ({"readers": -1}, "readers=-1"),
+        ({"num_test": 0}, "num_test=0"),
+        ({"sha256": "abc"}, "sha256='abc'"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Array(**fields)
+
+
+def test_what_cannot_be_read_in_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"in_memory=false: .*x.npz cannot be read in part; save its arrays as .npy"):
+        load(save_npz(tmp_path, grey()), in_memory=False)
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", SAVED)
+def test_data_are_known_by_their_content_and_not_by_their_path(
+    tmp_path: Path, save: Callable[[Path, np.ndarray], Path]
+) -> None:
+    path = save(tmp_path, grey())
+    elsewhere = tmp_path / "elsewhere" / path.name
+    elsewhere.parent.mkdir()
+    pinned = Array(path=str(path), values="levels").pinned(NOWHERE)
+    assert pinned == Array(path=str(path), values="levels", sha256=pinned.sha256)
+    data = pinned.load(NOWHERE)
+    assert data.files == {path.name: pinned.sha256}
+    assert f"sha256 {str(pinned.sha256)[:16]}," in data.protocol
+    assert f"sha256 {str(pinned.sha256)[:16]}," in pinned.protocol
+    assert str(tmp_path) not in str(data.record())
+    path.rename(elsewhere)
+    moved = dataclasses.replace(pinned, path=str(elsewhere))
+    assert moved.pinned(NOWHERE).sha256 == pinned.sha256
+    assert moved.load(NOWHERE).record() == data.record()
+    other = grey()
+    other[-1, -1, -1] ^= 1
+    changed = save(tmp_path, other)
+    for use in (pinned.load, pinned.pinned):
+        with pytest.raises(UsageError, match=f"{changed.name} is not the file that data.sha256 names: sha256"):
+            use(NOWHERE)
+
+
+def test_the_sha256_is_that_of_the_bytes_or_of_the_names_and_hashes_of_images(tmp_path: Path) -> None:
+    path = save_npy(tmp_path, grey())
+    assert Array(path=str(path)).pinned(NOWHERE).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    folder = save_images(tmp_path, grey(3))
+    (folder / "notes.txt").write_text("no image")
+    lines = [f"{i:04d}.png\0{hashlib.sha256((folder / f'{i:04d}.png').read_bytes()).hexdigest()}\n" for i in range(3)]
+    exact = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert Array(path=str(folder)).pinned(NOWHERE).sha256 == exact
+    (folder / "0002.png").rename(folder / "0003.png")
+    assert Array(path=str(folder)).pinned(NOWHERE).sha256 != exact
+
+
+def test_a_path_starts_at_the_current_folder_or_at_the_folder_of_data_sets_or_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, root, home = (tmp_path / name for name in ("here", "root", "home"))
+    for i, folder in enumerate((here, root, home)):
+        folder.mkdir()
+        save_npy(folder, grey() // 2 + i)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    shas = [hashlib.sha256((folder / "x.npy").read_bytes()).hexdigest() for folder in (here, root, home)]
+    assert Array(path="x.npy").pinned(root).sha256 == shas[0]
+    assert Array(path="~/x.npy").pinned(root).sha256 == shas[2]
+    lazy = Array(path="x.npy", values="levels", in_memory=False).load(root)
+    (here / "x.npy").rename(here / "y.npy")
+    assert Array(path="x.npy").pinned(root).sha256 == shas[1]
+    (here / "y.npy").rename(here / "x.npy")
+    monkeypatch.chdir(home)
+    assert int(lazy.train[torch.tensor([0])].max()) <= 127  # of here, wherever the process has gone
+    with pytest.raises(UsageError, match=r"data.path=z.npy: there is no .*home/z.npy or .*root/z.npy"):
+        Array(path="z.npy").pinned(root)
+
+
+def test_without_a_path_there_is_a_rule_and_nothing_to_load() -> None:
+    source = Array()
+    assert source.observation == "discrete"
+    assert source.protocol == (
+        "the user's array, splits of its own or by permutation seed 0: num_validation=a tenth, num_test=a tenth; "
+        "values not chosen"
+    )
+    for use in (source.load, source.pinned):
+        with pytest.raises(UsageError, match=r"data.path is not set"):
+            use(NOWHERE)
+    known = Array(sha256="0123456789abcdef" * 4, values="dequantised", num_test=7, path="/secret/x.npy")
+    assert known.observation == "continuous"
+    assert known.protocol.startswith("the user's array sha256 0123456789abcdef, splits of its own or by permutation")
+    assert "num_test=7; (level + uniform)/256" in known.protocol
+    assert "secret" not in known.protocol
+    assert (Array().readers, Array(readers=0).readers) == (2, 0)
+
+
+def test_every_field_is_in_the_configuration_with_its_default() -> None:
+    node = yaml.safe_load((Path(__file__).resolve().parents[1] / "conf" / "data" / "array.yaml").read_text())
+    assert node.pop("target") == "elbo_bench.data.array:Array"
+    node["logit_alpha"] = float(node["logit_alpha"])  # 1e-6 is a string to YAML 1.1
+    assert node == {field.name: field.default for field in dataclasses.fields(Array)}
+
+
+# --- files that are larger than memory, and that break on the way -----------------------------------------------------
+
+
+def test_rows_of_a_file_of_four_gigabytes_are_read_without_the_others(tmp_path: Path) -> None:
+    num, dim, path = 2**20, 4096, tmp_path / "large.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (num, dim)})
+        start = file.tell()
+        file.truncate(start + num * dim)  # a hole: no byte of it is on the disk
+        file.seek(start + (num - 1) * dim)
+        file.write(bytes([7]) * dim)
+    array = arrays_in(path)[""]()
+    rows = ArrayRows(array, Part(num, 0, num, 0), Coding("levels", "whole", 255))
+    tracemalloc.start()
+    began = time.monotonic()
+    ten = rows[torch.tensor([num - 1, *range(9)])]
+    seconds = time.monotonic() - began
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ten.sum(1).tolist() == [7 * dim] + [0] * 9
+    assert peak < 2_000_000
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_an_image_that_breaks_while_training_ends_the_run_and_is_named(tmp_path: Path, readers: int) -> None:
+    folder = save_images(tmp_path, grey())
+    data = load(folder, in_memory=False)
+    broken = folder / f"{int(expected_ids(N, 4, 4)[0][5]):04d}.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    with pytest.raises(RunFailedError, match=f"^image .*{broken.name} cannot be read") as caught:
+        batches_of(data, workers=readers)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("save", [save_npy, save_pt])
+def test_a_file_that_changes_while_training_ends_the_run(
+    tmp_path: Path, save: Callable[[Path, np.ndarray], Path]
+) -> None:
+    path = save(tmp_path, grey(N, 64, 64))
+    data = load(path, in_memory=False)
+    rows = data.train[torch.arange(3)]
+    assert rows.shape == (3, 64, 64)
+    with path.open("r+b") as file:
+        file.truncate(1000)  # what a map of it promises is gone, and to touch it would kill the process
+    with pytest.raises(RunFailedError, match=f"{path.name} has changed since it was opened"):
+        _ = data.train[torch.arange(3)]
+
+
+@pytest.mark.parametrize("save", [save_npy, save_pt])
+def test_a_file_that_is_read_while_training_is_mapped_and_not_loaded(
+    tmp_path: Path, save: Callable[[Path, np.ndarray], Path]
+) -> None:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("this system does not tell what a process has mapped")
+    path = save(tmp_path, grey(N, 64, 64))
+    train = load(path, in_memory=False).train
+    _ = train[torch.arange(3)]
+    assert str(path) in maps.read_text()
