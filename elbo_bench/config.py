@@ -24,8 +24,8 @@ from elbo_bench.catalogue import Catalogue, Config, conf_root, is_own, load_yaml
 from elbo_bench.errors import UsageError, nearest, shown
 from elbo_bench.typed import check_value, parameters
 
-# Where a run is computed and how it is watched: none of it may change what the run computes. A user's own data are known
-# by `data.sha256`, which is filled in before a run has a name.
+# Where a run is computed and how it is watched: none of it may change what the run computes. A user's own data are
+# known by `data.sha256`, which is filled in before a run has a name.
 PLACEMENT = (
     "data.in_memory",
     "data.path",

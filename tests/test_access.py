@@ -1,4 +1,4 @@
-"""How rows become observations: Bernoulli draws of the right probability, and densities that account for what was done."""
+"""How rows become observations: draws of the right probability, and densities that account for what was done."""
 
 import math
 
