@@ -32,6 +32,7 @@ def test_speed_counts_products_and_shows_rates_beside_their_ceiling(capsys: pyte
     evaluating, training = report["rates"]["log-weights/s"], report["rates"]["steps/s"]
     assert list(evaluating) == ["decoder products", "evaluator", "plain loop"]
     assert list(training) == ["step products", "training step"]
+    assert 0 < report["batch_share_of_step"]["median"] < 1
     decoder = 3 * 16 + 16 * 64
     assert evaluating["decoder products"]["flops"] == 2 * decoder
     # Every product has two more in the backward pass, but for the first: nothing asks for the gradient of x.

@@ -84,6 +84,7 @@ def measure(components: Components, optimizer: Optimizer, budget: float) -> dict
         "plain loop": Task(lambda: plain_loop(model, x[:1], CHUNK, Noise(0, "speed")), CHUNK, not refused),
         "step products": Task(stepping.multiply, 1, bool(stepping.flops)),
         "training step": Task(step, 1),
+        "batch": Task(step.cut, 1),
     }
     rates = _interleaved({name: task for name, task in tasks.items() if task.possible}, budget)
     flops = {"decoder products": decoding.flops / chunk, "step products": float(stepping.flops)}
@@ -99,6 +100,9 @@ def measure(components: Components, optimizer: Optimizer, budget: float) -> dict
             "log-weights/s": _rates(rates, flops, "decoder products", ["evaluator", "plain loop"]),
             "steps/s": _rates(rates, flops, "step products", ["training step"]),
         },
+        "batch_share_of_step": _spread(
+            [whole / cut for whole, cut in zip(rates["training step"], rates["batch"], strict=True)]
+        ),
         "plain_loop_left_out": refused or None,
         "largest_difference_nats": None if refused else _difference(model, x[:4]),
     }
@@ -152,9 +156,13 @@ class TrainingStep:
             batches.set_epoch(epoch)
             yield from batches
 
+    def cut(self) -> Batch:
+        """Return the next batch: its examples are chosen and, where they are drawn at every access, drawn."""
+        return next(self._batches)
+
     def __call__(self) -> None:
         """Take the next step."""
-        batch, objective = next(self._batches), self._components.objective
+        batch, objective = self.cut(), self._components.objective
         noise = Noise(0, "latent", batch.position)
         draws = draw_for(objective, cast("LatentVariableModel", self._model), batch.x, noise)
         loss = -objective(draws).mean()
@@ -281,6 +289,8 @@ def _show(report: dict[str, Any], *, as_json: bool) -> None:
         table.add_section()
     out = console(150)
     out.print(table)
+    share = report["batch_share_of_step"]["median"]
+    out.print(Text(f"of a training step, {share:.1%} is cutting the batch, with what is drawn at every access"))
     if report["plain_loop_left_out"]:
         out.print(Text(f"plain loop: left out, {report['plain_loop_left_out']}"))
     else:
