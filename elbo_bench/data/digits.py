@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from elbo_bench.data.dataset import Dataset, DataSource
+from elbo_bench.data.grey_source import GreySource
 from elbo_bench.data.pixels import LogitAlpha, Pixels, TestBinarization, Values
 from elbo_bench.errors import UsageError
 from elbo_bench.noise import Noise
@@ -20,7 +21,7 @@ _TOP = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Digits(DataSource):
+class Digits(GreySource):
     """scikit-learn's 1,797 scans of 8 x 8 pixels with grey values 0..16.
 
     By default grey / 16 is the probability of ink: training observations are drawn anew at every access; validation
@@ -40,6 +41,7 @@ class Digits(DataSource):
     test_binarization: TestBinarization = "fixed"
     logit_alpha: LogitAlpha = 1e-6
 
+    name: ClassVar[str] = "digits"
     licence: ClassVar[str] = "CC BY 4.0"
     citation: ClassVar[str] = (
         "Alpaydin, Kaynak, Optical recognition of handwritten digits, UCI Machine Learning Repository, 1998"
@@ -54,26 +56,22 @@ class Digits(DataSource):
         "logit": "243f5afd913cf1a5ff86364bef4d9e06a394e0d459aff0acfc2eda6e03a6cdfd",
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self._pixels  # refuses what does not fit together
+    @property
+    def splits(self) -> str:
+        """What the splits are, in a few words."""
+        return "1297/250/250 by a fixed permutation"
 
     @property
-    def observation(self) -> Literal["discrete", "continuous"]:
-        """Whether an observation has a probability mass or a density."""
-        return self._pixels.observation
-
-    @property
-    def protocol(self) -> str:
-        """One line that says what the splits are and how values become observations."""
-        return f"1297/250/250 by a fixed permutation; {self._pixels.words}"
-
-    @property
-    def _pixels(self) -> Pixels:
+    def pixels(self) -> Pixels:
+        """How grey values become observations."""
         return Pixels(self.values, top=_TOP, test_binarization=self.test_binarization, logit_alpha=self.logit_alpha)
 
-    def load(self, root: Path) -> Dataset:  # noqa: ARG002 - the images come with scikit-learn, not from a folder
-        """Read the images out of scikit-learn.
+    def sha256s(self) -> dict[str, str]:
+        """Return the sha256 of the images, as bytes."""
+        return {"sklearn.datasets.load_digits": _IMAGES_SHA256}
+
+    def read(self, root: Path) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002 - they come with scikit-learn
+        """Return the images out of scikit-learn.
 
         Raises:
             UsageError: scikit-learn ships other images than these.
@@ -92,5 +90,4 @@ class Digits(DataSource):
         if self.values in ("dynamic", "fixed"):
             rows = rows.float().div(_TOP)  # probabilities; exact in float32
         train, validation, test = rows.split(_SPLITS)
-        files = {"sklearn.datasets.load_digits": found}
-        return self._pixels.dataset("digits", self.protocol, (train, validation, test), files)
+        return train, validation, test

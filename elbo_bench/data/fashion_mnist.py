@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
+
+from torch import Tensor
 
 from elbo_bench.data import mnist
-from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import DataFile
+from elbo_bench.data.grey_source import GreySource
 from elbo_bench.data.pixels import LogitAlpha, Pixels, TestBinarization, Values
 
 _FOLDERS = (
@@ -21,7 +23,7 @@ def _file(name: str, sha256: str, size: int) -> DataFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FashionMnist(DataSource):
+class FashionMnist(GreySource):
     """Fashion-MNIST, 28 x 28 pixels, classes exactly balanced.
 
     Each of `values` is a task of its own, whose numbers are not comparable with another's.
@@ -38,6 +40,7 @@ class FashionMnist(DataSource):
     test_binarization: TestBinarization = "fixed"
     logit_alpha: LogitAlpha = 1e-6
 
+    name: ClassVar[str] = "fashion_mnist"
     licence: ClassVar[str] = "MIT"
     citation: ClassVar[str] = "Xiao, Rasul, Vollgraf, Fashion-MNIST, arXiv:1708.07747, 2017"
     homepage: ClassVar[str] = "https://github.com/zalandoresearch/fashion-mnist"
@@ -58,29 +61,20 @@ class FashionMnist(DataSource):
         "logit": "542e8147c3e2ab5d53fd51a28a2eaa4aaa19497f51e42b5c9ffe2e5cc2e6f2a0",
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self._pixels  # refuses what does not fit together
+    @property
+    def splits(self) -> str:
+        """What the splits are, in a few words."""
+        return mnist.splits_words(self.num_validation)
 
     @property
-    def observation(self) -> Literal["discrete", "continuous"]:
-        """Whether an observation has a probability mass or a density."""
-        return self._pixels.observation
-
-    @property
-    def protocol(self) -> str:
-        """One line that says what the splits are and how values become observations."""
-        return f"{mnist.splits_words(self.num_validation)}; {self._pixels.words}"
-
-    @property
-    def _pixels(self) -> Pixels:
+    def pixels(self) -> Pixels:
+        """How grey values become observations."""
         return Pixels(self.values, test_binarization=self.test_binarization, logit_alpha=self.logit_alpha)
 
-    def load(self, root: Path) -> Dataset:
-        """Read the two image files below `root`; the rows keep their order.
+    def read(self, root: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images of the two files below `root`.
 
         Raises:
             UsageError: A file is missing or is not the official one.
         """
-        splits = mnist.splits(self.files, self.num_validation, root)
-        return self._pixels.dataset("fashion_mnist", self.protocol, splits, self.sha256s())
+        return mnist.splits(self.files, self.num_validation, root)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
-from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import DataFile
+from elbo_bench.data.grey_source import GreySource
 from elbo_bench.data.mat import parse_mat
 from elbo_bench.data.pixels import LogitAlpha, Pixels
 
@@ -16,7 +17,7 @@ _NUM_FRAMES, _HELD_OUT, _GAP = 1965, 200, 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreyFaces(DataSource):
+class FreyFaces(GreySource):
     """Brendan Frey's face, 28 x 20 pixels with grey values 8..238, in the order of the film.
 
     There is no official split. Neighbouring frames are nearly equal, so a random split, as most of the literature has
@@ -32,6 +33,7 @@ class FreyFaces(DataSource):
     values: Literal["levels", "dequantised", "logit"] = "levels"
     logit_alpha: LogitAlpha = 1e-6
 
+    name: ClassVar[str] = "freyfaces"
     licence: ClassVar[str] = "none stated; images by Brendan Frey, distributed by Sam Roweis"
     citation: ClassVar[str] = "Roweis, Saul, Hinton, Global coordination of local linear models, NIPS 2001"
     homepage: ClassVar[str] = "https://cs.nyu.edu/~roweis/data.html"
@@ -50,23 +52,18 @@ class FreyFaces(DataSource):
     }
 
     @property
-    def observation(self) -> Literal["discrete", "continuous"]:
-        """Whether an observation has a probability mass or a density."""
-        return self._pixels.observation
-
-    @property
-    def protocol(self) -> str:
-        """One line that says what the splits are and how values become observations."""
+    def splits(self) -> str:
+        """What the splits are, in a few words."""
         num_train = _NUM_FRAMES - 2 * (_HELD_OUT + _GAP)
-        splits = f"{num_train}/{_HELD_OUT}/{_HELD_OUT} frames in the order of the film, {_GAP} left out between splits"
-        return f"{splits}; {self._pixels.words}"
+        return f"{num_train}/{_HELD_OUT}/{_HELD_OUT} frames in the order of the film, {_GAP} left out between splits"
 
     @property
-    def _pixels(self) -> Pixels:
+    def pixels(self) -> Pixels:
+        """How grey values become observations."""
         return Pixels(self.values, logit_alpha=self.logit_alpha)
 
-    def load(self, root: Path) -> Dataset:
-        """Read the file below `root`.
+    def read(self, root: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the frames of the file below `root`.
 
         Raises:
             UsageError: The file is missing or is not the official one.
@@ -75,5 +72,4 @@ class FreyFaces(DataSource):
         columns = parse_mat(file.read(root), {"ff": (560, _NUM_FRAMES)}, file.place(root))["ff"]
         frames = torch.from_numpy(columns.T.astype("u1").reshape(_NUM_FRAMES, 28, 20))
         test, validation = _NUM_FRAMES - _HELD_OUT, _NUM_FRAMES - 2 * _HELD_OUT - _GAP
-        splits = frames[: validation - _GAP], frames[validation : validation + _HELD_OUT], frames[test:]
-        return self._pixels.dataset("freyfaces", self.protocol, splits, self.sha256s())
+        return frames[: validation - _GAP], frames[validation : validation + _HELD_OUT], frames[test:]

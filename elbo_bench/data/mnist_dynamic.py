@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
 from elbo_bench.data import mnist
-from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import DataFile
+from elbo_bench.data.grey_source import GreySource
 from elbo_bench.data.pixels import Pixels, TestBinarization
 
 
 @dataclass(frozen=True, kw_only=True)
-class MnistDynamic(DataSource):
+class MnistDynamic(GreySource):
     """MNIST, 28 x 28 pixels; grey / 255 is the probability of ink.
 
     Training observations are drawn anew at every access. Validation and test observations were drawn once, by
@@ -28,6 +30,7 @@ class MnistDynamic(DataSource):
     num_validation: mnist.NumValidation = 400
     test_binarization: TestBinarization = "fixed"
 
+    name: ClassVar[str] = "mnist_dynamic"
     licence: ClassVar[str] = mnist.LICENCE
     citation: ClassVar[str] = mnist.CITATION
     homepage: ClassVar[str] = mnist.HOMEPAGE
@@ -37,20 +40,19 @@ class MnistDynamic(DataSource):
     }
 
     @property
-    def protocol(self) -> str:
-        """One line that says what the splits are and how values become observations."""
-        return f"{mnist.splits_words(self.num_validation)}; {self._pixels.words}"
+    def splits(self) -> str:
+        """What the splits are, in a few words."""
+        return mnist.splits_words(self.num_validation)
 
     @property
-    def _pixels(self) -> Pixels:
+    def pixels(self) -> Pixels:
+        """How grey values become observations."""
         return Pixels("dynamic", test_binarization=self.test_binarization)
 
-    def load(self, root: Path) -> Dataset:
-        """Read the two image files below `root`; the rows keep their order.
+    def read(self, root: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images of the two files below `root`.
 
         Raises:
             UsageError: A file is missing or is not the official one.
         """
-        return self._pixels.dataset(
-            "mnist_dynamic", self.protocol, mnist.splits(self.files, self.num_validation, root), self.sha256s()
-        )
+        return mnist.splits(self.files, self.num_validation, root)

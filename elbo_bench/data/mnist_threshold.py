@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
 from elbo_bench.data import mnist
-from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import DataFile
+from elbo_bench.data.grey_source import GreySource
 from elbo_bench.data.pixels import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class MnistThreshold(DataSource):
+class MnistThreshold(GreySource):
     """MNIST, 28 x 28 pixels; a pixel is ink if its grey value is more than 127.
 
     Another task than `mnist_dynamic` and `mnist_static`, and an easier one: no chance is left that a model would have
@@ -24,6 +26,7 @@ class MnistThreshold(DataSource):
 
     num_validation: mnist.NumValidation = 400
 
+    name: ClassVar[str] = "mnist_threshold"
     licence: ClassVar[str] = mnist.LICENCE
     citation: ClassVar[str] = mnist.CITATION
     homepage: ClassVar[str] = mnist.HOMEPAGE
@@ -33,20 +36,19 @@ class MnistThreshold(DataSource):
     }
 
     @property
-    def protocol(self) -> str:
-        """One line that says what the splits are and how values become observations."""
-        return f"{mnist.splits_words(self.num_validation)}; {self._pixels.words}"
+    def splits(self) -> str:
+        """What the splits are, in a few words."""
+        return mnist.splits_words(self.num_validation)
 
     @property
-    def _pixels(self) -> Pixels:
+    def pixels(self) -> Pixels:
+        """How grey values become observations."""
         return Pixels("threshold")
 
-    def load(self, root: Path) -> Dataset:
-        """Read the two image files below `root`; the rows keep their order.
+    def read(self, root: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images of the two files below `root`.
 
         Raises:
             UsageError: A file is missing or is not the official one.
         """
-        return self._pixels.dataset(
-            "mnist_threshold", self.protocol, mnist.splits(self.files, self.num_validation, root), self.sha256s()
-        )
+        return mnist.splits(self.files, self.num_validation, root)

@@ -1,7 +1,7 @@
 """OMNIGLOT as Burda et al. (2016) made it: the 28 x 28 set that most published numbers stand on."""
 
+import dataclasses
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elbo_bench.data.dataset import Dataset, DataSource
+from elbo_bench.data.dataset import Dataset
 from elbo_bench.data.files import DataFile
+from elbo_bench.data.grey_source import GreySource
 from elbo_bench.data.mat import parse_mat
 from elbo_bench.data.pixels import Pixels, TestBinarization
 from elbo_bench.errors import UsageError
@@ -19,8 +20,8 @@ from elbo_bench.errors import UsageError
 _NUM_TRAIN, _NUM_VALIDATION, _NUM_TEST = 24_345, 1_345, 8_070
 
 
-@dataclass(frozen=True, kw_only=True)
-class OmniglotBurda(DataSource):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OmniglotBurda(GreySource):
     """`chardata.mat`, 28 x 28 pixels with grey values in [0, 1]; grey is the probability of ink.
 
     The published split holds 24,345 training and 8,070 test drawings, divided at random, so characters are in both.
@@ -35,6 +36,7 @@ class OmniglotBurda(DataSource):
     values: Literal["dynamic", "fixed", "threshold"] = "dynamic"
     test_binarization: TestBinarization = "fixed"
 
+    name: ClassVar[str] = "omniglot_burda"
     licence: ClassVar[str] = "none stated; derived from OMNIGLOT, which is MIT"
     citation: ClassVar[str] = "Burda, Grosse, Salakhutdinov, Importance weighted autoencoders, ICLR 2016"
     homepage: ClassVar[str] = "https://github.com/yburda/iwae"
@@ -47,35 +49,40 @@ class OmniglotBurda(DataSource):
         ),
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self._pixels  # refuses what does not fit together
-
     @property
-    def protocol(self) -> str:
-        """One line that says what the splits are and how values become observations."""
+    def splits(self) -> str:
+        """What the splits are, in a few words."""
         return (
             f"{_NUM_TRAIN - _NUM_VALIDATION}/{_NUM_VALIDATION}/{_NUM_TEST}, validation is the end of the authors' "
-            f"permutation (seed 123) of the training drawings; {self._pixels.words}"
+            "permutation (seed 123) of the training drawings"
         )
 
     @property
-    def _pixels(self) -> Pixels:
+    def pixels(self) -> Pixels:
+        """How grey values become observations."""
         return Pixels(self.values, top=1, test_binarization=self.test_binarization)
 
-    def load(self, root: Path) -> Dataset:
-        """Read the file below `root`.
+    def read(self, root: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the drawings of the file below `root`.
 
         Raises:
             UsageError: The file is missing or is not the official one.
         """
         (file,) = self.files
-        content = file.read(root)
-        whole, test = parse_chardata(content, file.place(root))
+        whole, test = parse_chardata(file.read(root), file.place(root))
         order = torch.from_numpy(np.random.RandomState(123).permutation(_NUM_TRAIN))
         train, validation = whole[order].split([_NUM_TRAIN - _NUM_VALIDATION, _NUM_VALIDATION])
-        files = {file.path: hashlib.sha256(content).hexdigest()}
-        return self._pixels.dataset("omniglot_burda", self.protocol, (train, validation, test), files)
+        return train, validation, test
+
+    def load(self, root: Path) -> Dataset:
+        """Read the file below `root`, whose sha256 nobody has published.
+
+        Raises:
+            UsageError: The file is missing or is not the official one.
+        """
+        (file,) = self.files
+        found = hashlib.sha256(file.read(root)).hexdigest()
+        return dataclasses.replace(super().load(root), files={file.path: found})
 
 
 def parse_chardata(content: bytes, place: Path) -> tuple[Float[Tensor, "N 28 28"], Float[Tensor, "M 28 28"]]:

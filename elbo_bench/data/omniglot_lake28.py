@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.files import DataFile
+from elbo_bench.data.grey_source import GreySource
 from elbo_bench.data.pixels import Pixels, TestBinarization
 from elbo_bench.errors import UsageError
 
@@ -25,7 +25,7 @@ _TOP = _WIDTH**2
 
 
 @dataclass(frozen=True, kw_only=True)
-class OmniglotLake28(DataSource):
+class OmniglotLake28(GreySource):
     """The 32,460 drawings of Lake et al. (2015), 105 x 105 pixels of ink or paper, as 28 x 28 grey values.
 
     A small pixel covers 3.75 x 3.75 pixels of a drawing; its grey value is the ink within, a whole number of 225
@@ -44,6 +44,7 @@ class OmniglotLake28(DataSource):
     values: Literal["dynamic", "fixed", "threshold", "levels"] = "dynamic"
     test_binarization: TestBinarization = "fixed"
 
+    name: ClassVar[str] = "omniglot_lake28"
     licence: ClassVar[str] = "MIT"
     citation: ClassVar[str] = (
         "Lake, Salakhutdinov, Tenenbaum, Human-level concept learning through probabilistic program induction, "
@@ -71,24 +72,21 @@ class OmniglotLake28(DataSource):
         "levels": "c54fc5633fa712fe3cbf1cb3f1653f828dec0b6c774cfcd5fa803e4968f7ccea",
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self._pixels  # refuses what does not fit together
-
     @property
-    def protocol(self) -> str:
-        """One line that says what the splits are and how values become observations."""
+    def splits(self) -> str:
+        """What the splits are, in a few words."""
         return (
             "17360/1920/13180: the background set, its last 96 characters for validation, and the evaluation set of "
-            f"Lake et al., grey = ink in 225ths of a 28 x 28 grid (not Burda's OMNIGLOT); {self._pixels.words}"
+            "Lake et al., grey = ink in 225ths of a 28 x 28 grid (not Burda's OMNIGLOT)"
         )
 
     @property
-    def _pixels(self) -> Pixels:
+    def pixels(self) -> Pixels:
+        """How grey values become observations."""
         return Pixels(self.values, top=_TOP, test_binarization=self.test_binarization)
 
-    def load(self, root: Path) -> Dataset:
-        """Read the two files below `root`; characters and drawers keep their order.
+    def read(self, root: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the drawings of the two files below `root`; characters and drawers keep their order.
 
         Raises:
             UsageError: A file is missing or is not the official one.
@@ -98,7 +96,7 @@ class OmniglotLake28(DataSource):
             for file, num_characters in zip(self.files, (964, 659), strict=True)
         )
         train, validation = background.split([868 * _DRAWERS, 96 * _DRAWERS])
-        return self._pixels.dataset("omniglot_lake28", self.protocol, (train, validation, evaluation), self.sha256s())
+        return train, validation, evaluation
 
 
 def parse_drawings(content: bytes, num_characters: int, place: Path) -> Bool[np.ndarray, "N 105 105"]:
