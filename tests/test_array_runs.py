@@ -38,7 +38,7 @@ def own(tmp_path: Path) -> Path:
 def test_a_run_is_known_by_the_content_of_its_data(capsys: pytest.CaptureFixture[str], own: Path) -> None:
     first = train(capsys, f"data.path={own}")
     assert len(first["cfg"]["data"]["sha256"]) == 64
-    assert first["data"]["files_sha256"] == {"own.npy": first["cfg"]["data"]["sha256"]}
+    assert first["data"]["files_sha256"] == {"array": first["cfg"]["data"]["sha256"]}
     assert f"sha256 {first['cfg']['data']['sha256'][:16]}" in first["data"]["protocol"]
     elsewhere = own.with_name("moved.npy")
     shutil.copy(own, elsewhere)
@@ -68,6 +68,21 @@ def test_a_file_that_has_changed_is_not_scored_again(capsys: pytest.CaptureFixtu
     own.unlink()
     assert main(["evaluate", first["folder"], "evaluation.num_samples=40"]) == 2
     assert f"data.path={own}: there is no {own}" in capsys.readouterr().err
+
+
+def test_a_file_that_has_moved_is_scored_where_it_lies_and_ranked_with_its_like(
+    capsys: pytest.CaptureFixture[str], own: Path
+) -> None:
+    first = train(capsys, f"data.path={own}")
+    moved = own.rename(own.with_name("moved.npy"))
+    words = [f"data.path={moved}", "data.in_memory=false", "data.readers=0", "evaluation.num_samples=30"]
+    assert main(["evaluate", first["folder"], *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"] == first["data"]
+    train(capsys, f"data.path={moved}", "seed=1")
+    assert main(["leaderboard", "--format", "json"]) == 0
+    assert [row["rank"] for row in json.loads(capsys.readouterr().out)] == [1, 2]
+    assert main(["evaluate", first["folder"], "data.values=levels"]) == 2
+    assert "evaluate does not change how a run was trained" in capsys.readouterr().err
 
 
 def test_a_sweep_does_not_compute_one_content_twice(capsys: pytest.CaptureFixture[str], own: Path) -> None:

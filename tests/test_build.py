@@ -168,7 +168,8 @@ def test_build_leaves_its_arguments_alone() -> None:
         (("model", "mlp", {}), "model=mlp: its YAML does not fit MLP: missing a required argument: 'info'"),
         (
             ("model", "mlp", {"info": CONTINUOUS}),
-            "model=mlp: a Bernoulli likelihood needs binary data, and this data is continuous",
+            "model=mlp: a Bernoulli likelihood needs binary data, and this data is continuous: "
+            "take gaussian, or continuous_bernoulli if all of it lies in [0, 1]",
         ),
         (("optimizer", "sgd", {"nesterov": True}), "optimizer=sgd: nesterov=true needs a momentum above 0"),
     ],

@@ -275,7 +275,7 @@ def test_wrong_drawings_are_refused_in_one_line_and_without_memory(name: str) ->
 def test_missing_and_corrupt_files_are_named(source: type[DataSource], tmp_path: Path) -> None:
     place = tmp_path / source.files[0].path
     with pytest.raises(
-        UsageError, match=r"is missing: put it, which http\S+ has, there, or set ELBO_BENCH_DATA"
+        UsageError, match=r"is missing: get it from http\S+ and put it there, or set ELBO_BENCH_DATA"
     ) as caught:
         source().load(tmp_path)
     one_line(caught, place)

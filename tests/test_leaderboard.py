@@ -34,6 +34,7 @@ def record(run_id: str, log_px: float, **changes: Any) -> dict[str, Any]:
         "status": "done",
         "data": {
             "name": "digits",
+            "source": "elbo_bench.data.digits:Digits",
             "protocol": "p",
             "values": "dynamic",
             "test_binarization": "fixed",
@@ -44,6 +45,7 @@ def record(run_id: str, log_px: float, **changes: Any) -> dict[str, Any]:
             "files_sha256": {"a": "2" * 64, "b": "3" * 64},
             "split": "test",
             "test_sha256": "0" * 64,
+            "scored_sha256": "0" * 64,
             "num_examples": 250,
         },
         "model": "mlp",
@@ -102,6 +104,25 @@ def test_each_column_is_the_metric_that_it_names() -> None:
     assert (made["active_units"], made["ess"], made["seconds"], made["log_px_se"]) == (7, 100.0, 4.5, 0.25)
 
 
+@pytest.mark.parametrize("key", list(record("a", -1.0)["data"]))
+def test_a_record_without_a_part_of_its_contract_is_named_and_the_rest_are_ranked(tmp_path: Path, key: str) -> None:
+    damaged = record("damaged", -2.0)
+    del damaged["data"][key]
+    write(tmp_path, damaged, "damaged")
+    write(tmp_path, record("whole", -1.0), "whole")
+    results, problems = read_runs([tmp_path])
+    assert [[each["run_id"] for each in part] for part in leaderboard(results)] == [["whole"]]
+    (said,) = problems
+    assert "damaged" in said
+    assert key in said
+
+
+def test_rows_whose_test_images_are_their_own_say_so() -> None:
+    parts = leaderboard([record("a", -1.0, data__test_binarization="resample", data__scored_sha256=None)])
+    assert "drawn with its own seed" in to_markdown(parts)
+    assert "drawn with its own seed" not in to_markdown(leaderboard([record("a", -1.0)]))
+
+
 def test_two_contracts_are_never_mixed() -> None:
     changes = [
         {},
@@ -112,6 +133,8 @@ def test_two_contracts_are_never_mixed() -> None:
         {"data__num_examples": 100},
         {"data__observation": "continuous"},
         {"data__values": "fixed"},
+        {"data__source": "my_lab.data:Digits"},
+        {"data__scored_sha256": "9" * 64},
         {"data__test_binarization": "resample"},
         {"data__num_levels": 256},
         {"data__shape": [64]},

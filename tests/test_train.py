@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from elbo_bench.apps import train as train_app
 from elbo_bench.catalogue import Catalogue
@@ -339,3 +340,13 @@ def test_training_closes_the_gap_where_the_family_holds_the_posterior() -> None:
     metrics = read_result(folder)["metrics"]
     # The family holds the posterior, so training closes the gap.
     assert 0 <= metrics["elbo_gap"]["value"] < 0.1
+
+
+@pytest.mark.parametrize("num_test", [1, 9, 10, 11, 19, 20, 21])
+def test_pictures_are_drawn_of_however_many_test_images_there_are(num_test: int) -> None:
+    words = ["data=bars", f"data.num_test={num_test}", "data.num_train=20", "trainer.max_steps=1", "tracking=none"]
+    assert main(["train", *words, "model.latent_dim=2", "model.hidden=[3]", "evaluation.num_samples=8"]) == 0
+    (folder,) = Path("runs").glob("bars-*")
+    with Image.open(folder / "reconstructions.png") as sheet:
+        rows, columns = max(1, min(20, num_test) // 10), min(10, num_test)
+        assert sheet.size == (columns * 50 - 2, 2 * rows * 50 - 2)  # 8 pixels, six times as large, and two between

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from elbo_bench import config
 from elbo_bench.apps.fitting import left_out, rehearse
 from elbo_bench.catalogue import Catalogue, Config
-from elbo_bench.data.dataset import Dataset, DataSource
+from elbo_bench.data.access import AsIs
+from elbo_bench.data.dataset import Dataset, DataSource, tensor_sha256
 from elbo_bench.data.files import data_root, naming_set
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.errors import UsageError, memory_problem
@@ -152,6 +153,11 @@ class Components:
         state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         return {"weights": hashlib.sha256(safetensors.torch.save(state)).hexdigest(), "code": provenance()}
 
+    def _scored_sha256(self) -> str | None:
+        """Return the sha256 of the observations that are scored; None if each evaluation draws others."""
+        redrawn = self.evaluator.split == "test" and not isinstance(self.dataset.test_access, AsIs)
+        return None if redrawn else tensor_sha256(self.split()[0])
+
     def result(
         self, run_id: str, evaluation: Evaluation, checkpoint: dict[str, Any], compute: dict[str, Any]
     ) -> dict[str, Any]:
@@ -169,6 +175,7 @@ class Components:
                 **self.source.credits(),
                 "split": self.evaluator.split,
                 "num_examples": len(evaluation.examples["id"]),
+                "scored_sha256": self._scored_sha256(),
             },
             "model": self.cfg["model"]["name"],
             "objective": {

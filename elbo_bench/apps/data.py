@@ -110,7 +110,7 @@ def _listed(name: str, source: DataSource, root: Path) -> dict[str, Any]:
     here = all(file.place(root).is_file() for file in source.files)
     return {
         "name": name,
-        "observation": source.observation,
+        "observation": "by values" if getattr(source, "values", "") is None else source.observation,
         "here": _without_files(source) or ("yes" if here else "no"),
         "protocol": source.protocol,
         "licence": source.licence,

@@ -24,6 +24,7 @@ from elbo_bench.training.options import TrainerOptions
 
 _NEEDED = ("seed", "data", "model", "objective", "trainer", "evaluation")
 _PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy")
+_WHERE_DATA_LIE = ("path", "in_memory", "readers")  # of a user's own file, which is known by its content
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -96,7 +97,7 @@ def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> t
     catalogue = Catalogue.of(arguments.conf)
     given = config.parse_overrides(arguments.overrides, catalogue)
     for group, keys in given.items():
-        allowed = {"evaluation": None, "tracking": None, "trainer": _PLACEMENT}
+        allowed = {"evaluation": None, "tracking": None, "trainer": _PLACEMENT, "data": _WHERE_DATA_LIE}
         if group not in allowed:
             raise UsageError(f"{group}: evaluate does not change how a run was trained; {nearest(group, allowed)}")
         for key in keys:
@@ -111,7 +112,8 @@ def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> t
     # Where the run was trained says nothing about where it is scored.
     trainer = {key: value for key, value in cfg["trainer"].items() if key not in _PLACEMENT}
     # Whose account a run was told to says nothing about whose it is told to now: only the kind of tracking is kept.
-    layers = {"trainer": trainer, "evaluation": cfg["evaluation"], "tracking": {"name": cfg["tracking"]["name"]}}
+    layers = {key: cfg[key] for key in ("data", "evaluation")}
+    layers |= {"trainer": trainer, "tracking": {"name": cfg["tracking"]["name"]}}
     for group, layer in layers.items():
         cfg[group] = config.resolve_group(group, group, [layer, given.get(group, {})], catalogue)
     return config.check(cfg, catalogue, only=(*_NEEDED, "tracking")), catalogue

@@ -208,6 +208,7 @@ def _draw_pictures(components: Components, folder: Path) -> None:
     model = cast("LatentVariableModel", components.model)
     parameter = next(components.model.parameters())
     x = dataset.observations("test", 20, seed=seed)[0].to(parameter)
+    x = x[: len(x) // 10 * 10 or len(x)]  # whole rows of ten, or one that is shorter
     pairs = torch.stack([x, reconstructions(model, x, seed)]).unflatten(1, (-1, min(10, len(x))))
     sheets = {
         "reconstructions": pairs.transpose(0, 1).flatten(0, 1),

@@ -150,7 +150,7 @@ class Array(DataSource):
         train: Rows = rows["train"].in_memory("reading train") if self.in_memory else rows["train"]
         protocol = self._protocol(splits, self._words(coding.top))
         assert self.sha256 is not None
-        files = {place.name: self.sha256}
+        files = {"array": self.sha256}  # whatever its name is
         if self.values not in ("binary", "continuous"):
             return self._pixels(coding.top).dataset("array", protocol, (train, *held_out), files)
         validation, test = (split.float() for split in held_out)

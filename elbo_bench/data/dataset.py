@@ -253,6 +253,7 @@ class DataSource(abc.ABC):
     def credits(self) -> dict[str, Any]:
         """Return what a record says of where the data come from."""
         return {
+            "source": f"{type(self).__module__}:{type(self).__qualname__}",
             "licence": self.licence,
             "citation": self.citation,
             "homepage": self.homepage,

@@ -69,9 +69,9 @@ class DataFile:
                 raise UsageError(f"data file {place} is not the official one: {found} bytes, expected {self.size}")
             content = place.read_bytes()
         except FileNotFoundError:
-            source = f", which {self.addresses[0]} has," if self.addresses else ""
+            source = f"get it from {self.addresses[0]} and " if self.addresses else ""
             raise MissingFileError(
-                f"data file {place} is missing: put it{source} there, "
+                f"data file {place} is missing: {source}put it there, "
                 f"or set ELBO_BENCH_DATA to the folder that holds {self.path}"
             ) from None
         except OSError as error:

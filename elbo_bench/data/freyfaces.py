@@ -21,9 +21,10 @@ class FreyFaces(GreySource):
     """Brendan Frey's face, 28 x 20 pixels with grey values 8..238, in the order of the film.
 
     There is no official split. Neighbouring frames are nearly equal, so a random split, as most of the literature has
-    it, puts a near copy of every test frame into the training set: the nearest training frame is 12 grey levels away
-    (root mean square) rather than 22. Here the splits are contiguous, and 30 frames on either side of the validation
-    split, in which a face becomes about as different as in any other two frames, belong to none.
+    it, puts a near copy of every test frame into the training set: on average the nearest training frame is some 11
+    grey levels away (root mean square over the pixels) rather than 22. Here the splits are contiguous, and 30 frames on
+    either side of the validation split, in which a face becomes about as different as in any other two frames, belong
+    to none.
 
     Attributes:
         values: How grey values become observations.

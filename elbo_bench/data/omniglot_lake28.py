@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from elbo_bench.data.array_files import LONGEST_HEADER, npy_header
 from elbo_bench.data.files import DataFile
 from elbo_bench.data.grey_source import GreySource
 from elbo_bench.data.pixels import Pixels, TestBinarization
@@ -114,11 +115,9 @@ def parse_drawings(content: bytes, num_characters: int, place: Path) -> Bool[np.
     try:
         # What a header says is looked at before anything is allocated because of it; nothing is unpickled.
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open("images.npy") as member:
-            version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            found = read(member)
-        if found[0] != shape or found[2] != np.bool_:
-            raise UsageError(f"data file {place} says that its images are {found[0]} {found[2]}, expected {shape} bool")
+            found, _, dtype, _ = npy_header(member.read(LONGEST_HEADER), f"data file {place}")
+        if found != shape or dtype != np.bool_:
+            raise UsageError(f"data file {place} says that its images are {found} {dtype}, expected {shape} bool")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             images: np.ndarray = arrays["images"]
     except UsageError:

@@ -72,7 +72,7 @@ class Pixels:
             "threshold": f"a pixel is 1 where grey > {top // 2 if top > 1 else '1/2'}",
             "levels": f"levels 0..{top}",
             "dequantised": f"{in_unit}: {noisy}",
-            "logit": f"logit(a + (1 - 2a) x) with a = {self.logit_alpha:g} and x = {in_unit}: {noisy}",
+            "logit": f"logit(a + (1 - 2a) x) with a = {self.logit_alpha!r} and x = {in_unit}: {noisy}",
         }[self.values]
 
     def dataset(

@@ -17,7 +17,7 @@ _AGAINST_LOG_PX = {"log_px": ">=", "bits_per_dim": "<=", "elbo_gap": ">=", "boun
 
 
 def cell(row: Row, column: Column) -> str:
-    """Return one cell as text; a dash stands for an objective that is not evaluated, and `footnote` says why.
+    """Return one cell as text; a dash stands for an objective that is not evaluated, and `footnotes` say why.
 
     Where the truth is a lower bound only, log p(x) and the gaps against it carry '>=', and no interval; bits '<='.
     """
@@ -41,11 +41,14 @@ def title(rows: Sequence[Row]) -> str:
     return f"{first['data']}, {first['num_examples']} {first['split']} examples ({first['protocol']})"
 
 
-def footnote(rows: Sequence[Row]) -> str:
-    """Return what the dashes of some rows mean; nothing if they have none."""
-    if not any(row["scope"] == "batch" and row["bound"] is None for row in rows):
-        return ""
-    return "-: its value for an example depends on the whole batch, so it is trained with and not evaluated"
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """Return what a reader of some rows must know besides: what dashes mean, and whose examples differ."""
+    notes = []
+    if any(row["scope"] == "batch" and row["bound"] is None for row in rows):
+        notes.append("-: its value for an example depends on the whole batch, so it is trained with and not evaluated")
+    if rows[0]["test_binarization"] == "resample":
+        notes.append("each row is scored on test images drawn with its own seed, by which rows and seeds differ, too")
+    return notes
 
 
 def to_json(parts: Sequence[Sequence[Row]]) -> str:
@@ -78,7 +81,8 @@ def to_markdown(parts: Sequence[Sequence[Row]], columns: Sequence[Column] = COLU
         lines += [_escaped(title(rows)), "", "| " + " | ".join(_escaped(column.title) for column in shown) + " |"]
         lines.append("|" + "|".join(" --- " if column.digits is None else " ---: " for column in shown) + "|")
         lines += ["| " + " | ".join(_escaped(cell(row, column)) for column in shown) + " |" for row in rows]
-        lines += ["", f"`-`{note[1:]}"] if (note := footnote(rows)) else []
+        for note in footnotes(rows):
+            lines += ["", f"`-`{note[1:]}" if note.startswith("-") else note]
         lines.append("")
     return "\n".join(lines)
 
@@ -111,7 +115,7 @@ def print_tables(parts: Sequence[Sequence[Row]], console: Console, columns: Sequ
         table = _table(rows, [column for column in shown if column.key not in hidden])
         console.print(Text(heading))
         console.print(table)
-        if note := footnote(rows):
+        for note in footnotes(rows):
             console.print(Text(f"  {note}"))
         if hidden:
             console.print(Text(f"  hidden in {console.width} columns: {', '.join(hidden)}; --format json has them all"))

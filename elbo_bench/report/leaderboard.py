@@ -53,8 +53,8 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 Row = dict[str, Any]
-_NAMED = ("name", "protocol", "values", "observation", "test_binarization", "split", "test_sha256")
-_CONTRACT = (*_NAMED, "num_examples", "num_levels", "shape", "splits", "files_sha256")
+_NAMED = ("name", "source", "protocol", "values", "observation", "test_binarization", "split", "test_sha256")
+_CONTRACT = (*_NAMED, "num_examples", "num_levels", "shape", "splits", "files_sha256", "scored_sha256")
 _LONGEST = 60  # characters of an objective in a cell
 
 
@@ -83,6 +83,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]
             seen.add(run.resolve())
             try:
                 results.append({**read_result(run), "folder": str(run)})
+                contract(results[-1])
                 row(results[-1])
             except UsageError as error:
                 problems.append(str(error))
@@ -190,6 +191,7 @@ def row(result: dict[str, Any]) -> Row:
         "split": data["split"],
         "num_examples": data["num_examples"],
         "test_sha256": data["test_sha256"],
+        "test_binarization": data["test_binarization"],
     }
 
 

@@ -32,7 +32,7 @@ SEED_COLUMNS = (
     Column("active_units", "active", _PLAIN["active_units"].meaning, 1),
     *(_PLAIN[key] for key in ("ess", "seconds")),
 )
-"""The columns of such rows; the error over the finite set of examples is the same for all seeds, and not shown."""
+"""The columns of such rows; the error over the finite set of examples is that of all seeds together, and not shown."""
 
 
 def over_seeds(parts: Sequence[Sequence[Row]]) -> list[list[Row]]:
