@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from elbo_bench import __version__
-from elbo_bench.errors import ElboBenchError, UsageError, memory_problem, nearest
+from elbo_bench.errors import ElboBenchError, UsageError, memory_problem, nearest, printable
 
 _DESCRIPTION = """\
 How tight is a bound on log p(x), and how far can the number be trusted?
@@ -247,6 +247,4 @@ def _say(message: str) -> None:
         line = " ".join(message.split())
         if len(line) > 1000:  # someone's data rather than a key
             line = f"{line[:500]} ... {line[-300:]}"
-        # What was read from a file must not move the cursor of a terminal.
-        line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
-        print(f"elbo-bench: {line}", file=sys.stderr)  # noqa: T201
+        print(f"elbo-bench: {printable(line)}", file=sys.stderr)  # noqa: T201

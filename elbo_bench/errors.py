@@ -53,6 +53,11 @@ def memory_problem(error: BaseException) -> str | None:
     return lines[0] if isinstance(error, MemoryError) or any(word in lines[0] for word in words) else None
 
 
+def printable(text: str) -> str:
+    """Return text as it may stand on a terminal: what was read from a file must not move its cursor."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def shown(value: object) -> str:
     """Return a value of a configuration as the user would write it: null and true, not None and True."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -7,6 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from elbo_bench.errors import printable
+
 
 class ProgressLine:
     """Shows how far one piece of work is, on stderr; stdout belongs to results.
@@ -19,6 +21,7 @@ class ProgressLine:
     """
 
     def __init__(self, title: str, total: int | None, *, enabled: bool = True, seconds: float = 10.0) -> None:
+        title = printable(title)
         self._title, self._total, self._enabled, self._seconds = title, total, enabled, seconds
         self._bar: Progress | None = None
         self._started = self._shown = time.monotonic()

@@ -345,8 +345,11 @@ def test_values_that_are_not_what_they_are_said_to_be_are_refused_by_name(
         (grey().astype(np.float32), "float32 values 0..255, all whole, which levels, dequantised, logit would suit"),
         (np.float32([[0.25, 1]] * N), "float32 values 0.25..1, which continuous, dynamic, fixed, threshold would suit"),
         (np.float64([[-2.5, 1]] * N), "float64 values -2.5..1, which continuous would suit"),
-        (np.float64([[np.nan, 1]] * N), "float64 values nan..nan, which nothing would suit"),
-        (np.int32([[0, 256]] * N), "int32 values 0..256, which nothing would suit"),
+        (np.float64([[np.nan, 1]] * N), "float64 values nan..nan: NaN and infinite values are no observations"),
+        (
+            np.int32([[0, 256]] * N),
+            "int32 values 0..256: scale them to 0..255 for levels, or add noise and take continuous",
+        ),
     ],
 )
 def test_values_that_are_not_set_are_asked_for_by_what_the_file_holds(
@@ -395,7 +398,7 @@ def test_data_are_known_by_their_content_and_not_by_their_path(
     pinned = Array(path=str(path), values="levels").pinned(NOWHERE)
     assert pinned == Array(path=str(path), values="levels", sha256=pinned.sha256)
     data = pinned.load(NOWHERE)
-    assert data.files == {path.name: pinned.sha256}
+    assert data.files == {"array": pinned.sha256}
     assert f"sha256 {str(pinned.sha256)[:16]}," in data.protocol
     assert f"sha256 {str(pinned.sha256)[:16]}," in pinned.protocol
     assert str(tmp_path) not in str(data.record())

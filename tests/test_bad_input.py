@@ -912,7 +912,13 @@ def test_trusted_code_may_stand_within_trusted_code(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["data.batch_size=3"], f"data: {EVALUATE}; "),
+        (["data.batch_size=3"], f"data.batch_size: {EVALUATE}; "),
+        (["data=mnist_static"], f"data.name: {EVALUATE}; "),
+        (
+            ["data.path=x"],
+            "data.path: data digits has no such key; "
+            "valid: batch_size, logit_alpha, shuffle, test_binarization, values",
+        ),
         (["model.latent_dim=3"], f"model: {EVALUATE}; "),
         (["model=mlp"], f"model: {EVALUATE}; "),
         (["seed=3"], f"seed: {EVALUATE}; "),

@@ -158,7 +158,10 @@ def test_fetch_of_all_goes_on_behind_a_set_that_fails(
     assert "/frey (HTTP 404); put it at" in rows["freyfaces"]["problems"][0]
     # MNIST's files belong to two sets, and a set's second file waits for its first.
     assert rows["mnist_dynamic"]["problems"] == rows["mnist_threshold"]["problems"]
-    assert rows["mnist_dynamic"]["files"] == {"mnist/train-images-idx3-ubyte.gz": "failed"}
+    assert rows["mnist_dynamic"]["files"] == {
+        "mnist/train-images-idx3-ubyte.gz": "failed",
+        "mnist/t10k-images-idx3-ubyte.gz": "not tried",
+    }
     assert upstream.asked.count("/mnist/train-images-idx3-ubyte.gz") == 1
     assert len(upstream.asked) == len(set(upstream.asked))
     said = error.splitlines()
@@ -359,3 +362,38 @@ def test_help_has_an_example_of_each_action(capsys: pytest.CaptureFixture[str]) 
         main(["data", "--help"])
     out = capsys.readouterr().out
     assert all(f"  elbo-bench data {action}" in out for action in ("list", "fetch", "verify", "show"))
+
+
+def test_a_data_folder_that_is_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for folder, said in ((str(tmp_path / "file"), "it is no folder"), ("~nobody-of-this-name/x", "no such home")):
+        monkeypatch.setenv("ELBO_BENCH_DATA", folder)
+        assert main(["data", "list", "mnist_static"]) == 2
+        message = capsys.readouterr().err
+        assert f"ELBO_BENCH_DATA={folder}: " in message
+        assert said in message
+        assert message.count("\n") == 1
+
+
+def test_what_is_shown_moves_no_cursor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ELBO_BENCH_DATA", str(tmp_path / "\x1b[31mred"))
+    assert main(["data", "list", "digits"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_sheet_of_large_images_is_thinned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = np.zeros((5, 900, 700), dtype=np.uint8)
+    images[:, :9] = 255  # the first of the rows that are kept
+    np.save(tmp_path / "large.npy", images)
+    assert main(["data", "show", "array", f"path={tmp_path / 'large.npy'}", "values=levels", "--out", "large.png"]) == 0
+    with Image.open("large.png") as sheet:
+        height, width = 100, 78  # every ninth pixel
+        assert sheet.size == (20 * (width + 2) - 2, 12 * (height + 2) - 2)
+        pixels = np.asarray(sheet)
+    assert (pixels[0, :width] == 255).all()
+    assert (pixels[1:height, :width] == 0).all()
+    assert (pixels[0, 5 * (width + 2) : 6 * (width + 2) - 2] == 128).all()  # there is no sixth training image

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import struct
 import tracemalloc
 import zipfile
@@ -205,6 +206,27 @@ def test_a_file_is_known_by_the_name_that_git_gives_it(tmp_path: Path) -> None:
     (tmp_path / "hello").write_bytes(b"hello world")
     with pytest.raises(UsageError, match=r"is not the official one: git's SHA-1 .*, expected 3b18e512dba79e4c\.\.\.$"):
         known.read(tmp_path)
+
+
+def test_what_is_no_file_or_too_large_is_refused_unread(tmp_path: Path) -> None:
+    known, unknown = DataFile("pipe", "0" * 64, size=4), DataFile("pipe", None, git_blob="0" * 40)
+    os.mkfifo(tmp_path / "pipe")  # to read it would be to wait for ever
+    for file in (known, unknown):
+        with pytest.raises(UsageError, match=r"^data file .*pipe is no file$"):
+            file.read(tmp_path)
+    (tmp_path / "pipe").unlink()
+    with (tmp_path / "pipe").open("wb") as sparse:
+        sparse.truncate(2**33)
+    with pytest.raises(UsageError, match="not the official one: 8589934592 bytes, expected at most 1073741824"):
+        unknown.read(tmp_path)
+    with pytest.raises(UsageError, match="not the official one: 8589934592 bytes, expected 4"):
+        known.read(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../outside", "/absolute", "a/../../b"])
+def test_a_data_file_lies_below_the_folder_of_data_sets(path: str) -> None:
+    with pytest.raises(ValueError, match="lies below the folder of data sets"):
+        DataFile(path, "0" * 64)
 
 
 WRONG_MAT: dict[str, tuple[bytes, str]] = {

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,12 +21,14 @@ from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.fetch import fetch
 from elbo_bench.data.files import DataFile, data_root, naming_set
-from elbo_bench.errors import ElboBenchError, RunFailedError, UsageError
+from elbo_bench.errors import ElboBenchError, RunFailedError, UsageError, printable
 from elbo_bench.progress import ProgressLine
 from elbo_bench.results.pictures import is_image, write_sheet
 
 _SPLITS = ("train", "validation", "test")
 _ROWS, _COLUMNS = 4, 20  # of a sheet, for each split
+_TILE = 112  # pixels along an edge of an image on a sheet, at most
+_MOST_VALUES = 20_000_000  # of the images of a split that are looked at, beyond a row
 _WIDTH = 110
 
 
@@ -78,9 +81,9 @@ def _print(
         print(json.dumps(rows, indent=2))  # noqa: T201
         return
     for row in cells:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     shown = console(_WIDTH)
-    shown.print(Text(title), soft_wrap=True)
+    shown.print(Text(printable(title)), soft_wrap=True)
     shown.print(table)
 
 
@@ -147,11 +150,14 @@ def _fetch(sources: dict[str, DataSource], root: Path, *, force: bool, as_json: 
     outcomes: dict[DataFile, str | ElboBenchError] = {}  # data sets share files: each is tried once
     rows = [_fetched(name, source, root, force, outcomes) for name, source in sources.items()]
     errors = [error for error in outcomes.values() if isinstance(error, ElboBenchError)]
+    addresses = {file.path: file.addresses for file in files}
     cells: list[tuple[str, str, str]] = []
     for row in rows:
         # A single problem is the command's last line; of several that line says but one.
         says = {"failed": row["problems"][0] if row["problems"] and len(errors) > 1 else "failed"}
-        cells += [(row["name"], path, says.get(state, state)) for path, state in row["files"].items()]
+        for path, state in row["files"].items():
+            by_hand = f": put {addresses[path][0]} there" if state == "not tried" else ""
+            cells.append((row["name"], path, says.get(state, state) + by_hand))
         if not row["files"]:
             cells.append((row["name"], "", row["is"]))
     _print(rows, f"data sets; files belong in {root}", _table("name", "file", "is"), cells, as_json=as_json)
@@ -176,6 +182,8 @@ def _fetched(
         states[file.path] = "failed" if isinstance(outcome, ElboBenchError) else outcome
         if isinstance(outcome, ElboBenchError):
             problems.append(str(outcome))
+            rest = (other for other in source.files if other.path not in states and other.addresses)
+            states |= {other.path: "not tried" for other in rest if not other.place(root).is_file()}
             break
     found = set(states.values())
     state = _without_files(source) or next(word for word in ("failed", "fetched", "here", "built in") if word in found)
@@ -293,7 +301,7 @@ def _show(words: Sequence[str], out: str | None, catalogue: Catalogue, root: Pat
         "licence": source.licence,
         "citation": source.citation,
     }.items():
-        table.add_row(key, Text(value, overflow="fold"))
+        table.add_row(key, Text(printable(value), overflow="fold"))
     console(_WIDTH).print(table)
 
 
@@ -318,10 +326,12 @@ def _picture(out: str) -> Path:
 
 def _band(dataset: Dataset, split: str) -> Float[np.ndarray, "rows columns *image"]:
     """Return examples of a split as grey values, row by row; places that it has no examples for are grey."""
-    wanted = _ROWS * _COLUMNS
     shape = dataset.info.shape if is_image(dataset.info.shape) else (1, *dataset.info.shape)
-    band = np.full((wanted, *shape), 0.5, dtype=np.float32)
+    step = -(-max(shape[-2:]) // _TILE)  # of large images every step-th pixel
+    height, width = (-(-length // step) for length in shape[-2:])
+    band = np.full((_ROWS * _COLUMNS, *shape[:-2], height, width), 0.5, dtype=np.float32)
+    some = min(_ROWS * _COLUMNS, max(_COLUMNS, _MOST_VALUES // math.prod(shape)))
     if len(getattr(dataset, split)):
-        x, _ = dataset.observations(split, wanted)
-        band[: len(x)] = dataset.grey(x.float()).view(-1, *shape).numpy()
-    return band.reshape(_ROWS, _COLUMNS, *shape)
+        x, _ = dataset.observations(split, some)
+        band[: len(x)] = dataset.grey(x.float()).view(-1, *shape)[..., ::step, ::step].numpy()
+    return band.reshape(_ROWS, _COLUMNS, *band.shape[1:])

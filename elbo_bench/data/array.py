@@ -120,7 +120,7 @@ class Array(DataSource):
             raise UsageError(f"data.path={self.path}: {array_files.first_line(error)}") from None
         if place is None:
             looked = " or ".join(dict.fromkeys(str(place) for place in places))
-            raise UsageError(f"data.path={self.path}: there is no {looked}")
+            raise UsageError(f"data.path={self.path}: there is no {looked}; give the path where it lies now")
         if not place.is_dir() and not (place.is_file() and place.suffix.lower() in array_files.SUFFIXES):
             raise UsageError(
                 f"data.path={self.path}: it is neither a {', '.join(array_files.SUFFIXES)} file nor a folder of images"

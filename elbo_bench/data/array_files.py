@@ -105,7 +105,7 @@ class FileArray:
 
     def where(self, row: int) -> str:
         """Return where a row lies, for a message."""
-        return f"{self.label}, row {row},"
+        return f"{self.label.removesuffix(',')}, row {row},"
 
 
 def arrays_in(place: Path) -> Mapping[str, Callable[[], FileArray]]:
@@ -256,7 +256,9 @@ def _tensor(place: Path, name: str, tensor: Tensor) -> FileArray:
     try:
         dtype = tensor[:0].detach().numpy().dtype if tensor.ndim else np.dtype(np.float32)
     except Exception:  # RuntimeError or TypeError: sparse, quantised, bfloat16, ...
-        raise UsageError(f"{label} is a {tensor.layout} tensor of {tensor.dtype}: save it dense, as float32") from None
+        raise UsageError(
+            f"{label} is a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}: save it dense, as float32"
+        ) from None
     array = FileArray(label, place, tuple(tensor.shape), dtype, functools.partial(_mapped_tensor, place, name))
     if tensor.numel() * dtype.itemsize > place.stat().st_size:
         raise UsageError(f"{label} promises {array.shape} of {dtype}, which are more bytes than the file has")

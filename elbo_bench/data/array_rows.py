@@ -167,4 +167,8 @@ class Content:
         elif self.finite and not self.whole:
             suits = ("continuous", *GREY) if unit else ("continuous",)
         holds = f"{self.dtype} values {self.least:g}..{self.most:g}{', all whole' if self.whole and real else ''}"
-        return f"{holds}, which {', '.join(suits) if suits else 'nothing'} would suit"
+        if not self.finite:
+            return f"{holds}: NaN and infinite values are no observations"
+        if not suits:
+            return f"{holds}: scale them to 0..255 for levels, or add noise and take continuous"
+        return f"{holds}, which {', '.join(suits)} would suit"

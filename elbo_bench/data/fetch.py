@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 import requests
 from pooch import HTTPDownloader  # type: ignore[import-untyped]
 
-from elbo_bench.data.files import DataFile, MissingFileError
+from elbo_bench.data.files import LARGEST, DataFile, MissingFileError
 from elbo_bench.errors import RunFailedError, UsageError
 from elbo_bench.progress import ProgressLine
 
 _CHUNK = 2**18
 _TIMEOUT = (10, 30)  # seconds: for a connection, and between two packets
-_LARGEST = 2**30  # bytes of a file whose size is not known
 
 
 def fetch(file: DataFile, root: Path, *, force: bool = False) -> Literal["here", "fetched", "built in"]:
@@ -75,7 +74,9 @@ def _alone(file: DataFile, root: Path) -> Iterator[None]:
     place = root / file.path
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        lock = place.with_name(f".{place.name}.lock").open("ab+", buffering=0)
+        # Through no link: in a folder that others may write, it could lead to any file of ours.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        lock = os.fdopen(os.open(place.with_name(f".{place.name}.lock"), flags, 0o666), "ab+", buffering=0)
     except OSError as error:
         raise UsageError(
             f"{file.path} is not below {root}, and that folder cannot be written ({error.strerror or error}): "
@@ -127,7 +128,7 @@ def _download(file: DataFile, place: Path) -> None:
 
 def _receive(address: str, file: DataFile, part: Path) -> str | None:
     """Write to `part` what an address gives; return in a few words why these are not the official bytes, or None."""
-    limit = _LARGEST if file.size is None else file.size
+    limit = LARGEST if file.size is None else file.size
     total = None if file.size is None else _kilobytes(file.size)
     answers: list[requests.Response] = []
 

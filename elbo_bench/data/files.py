@@ -4,11 +4,15 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from elbo_bench.data.gzipped import inflate
 from elbo_bench.errors import UsageError
+
+LARGEST = 2**30
+"""Bytes of a file whose size is not known, and of one that is compressed."""
 
 
 class MissingFileError(UsageError):
@@ -49,6 +53,10 @@ class DataFile:
     git_blob: str | None = None
     gzipped: bool = False
 
+    def __post_init__(self) -> None:
+        if Path(self.path).is_absolute() or ".." in Path(self.path).parts:
+            raise ValueError(f"the path of a data file lies below the folder of data sets: {self.path}")
+
     def place(self, root: Path) -> Path:
         """Return where the file lies, or belongs, below the folder of data sets."""
         plain = root / self.path
@@ -64,9 +72,17 @@ class DataFile:
         """
         place = self.place(root)
         try:
-            found, packed = place.stat().st_size, place.name != Path(self.path).name
-            if self.size not in (None, found) and not packed and place.is_file():
-                raise UsageError(f"data file {place} is not the official one: {found} bytes, expected {self.size}")
+            found, packed = place.stat(), place.name != Path(self.path).name
+            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                raise UsageError(f"data file {place} is no file")  # to read a pipe would be to wait for ever
+            exact = self.size is not None and not packed
+            limit = self.size if self.size is not None and exact else LARGEST
+            wrong = found.st_size != limit if exact else found.st_size > limit
+            if stat.S_ISREG(found.st_mode) and wrong:  # refused unread
+                raise UsageError(
+                    f"data file {place} is not the official one: {found.st_size} bytes, "
+                    f"expected {'' if exact else 'at most '}{limit}"
+                )
             content = place.read_bytes()
         except FileNotFoundError:
             source = f"get it from {self.addresses[0]} and " if self.addresses else ""
@@ -98,9 +114,19 @@ def _git_blob(content: bytes) -> str:
 
 
 def data_root() -> Path:
-    """Return the folder of data sets: `ELBO_BENCH_DATA`, or a folder in the user's cache."""
+    """Return the folder of data sets: `ELBO_BENCH_DATA`, or a folder in the user's cache.
+
+    Raises:
+        UsageError: It is no folder, or the user has no home.
+    """
     configured = os.environ.get("ELBO_BENCH_DATA")
-    if configured:
-        return Path(configured).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "elbo-bench" / "data"
+    try:
+        if not configured:
+            cache = os.environ.get("XDG_CACHE_HOME")
+            return (Path(cache) if cache else Path.home() / ".cache") / "elbo-bench" / "data"
+        root = Path(configured).expanduser()
+    except RuntimeError:
+        raise UsageError(f"ELBO_BENCH_DATA={configured or ''}: there is no such home") from None
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"ELBO_BENCH_DATA={configured}: it is no folder")
+    return root

@@ -1,5 +1,8 @@
 """Rows read ahead of training by processes of their own, in the order that they are asked for."""
 
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor
@@ -23,6 +26,27 @@ class _Reader(Dataset[Tensor | ElboBenchError]):
             return self._rows[ids]
         except ElboBenchError as error:
             return error
+
+
+class _DiesWithItsParent:
+    """Ends a reader soon after the process that it reads for: killed, that one can tell it nothing.
+
+    torch's own watch is on the parent, which is the server that readers are forked from, and that lives on.
+    """
+
+    def __init__(self) -> None:
+        self._reads_for = os.getpid()
+
+    def __call__(self, _: int) -> None:
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                os.kill(self._reads_for, 0)
+            except OSError:
+                os._exit(1)
+            time.sleep(1)
 
 
 class _Asked(Sampler[Tensor]):
@@ -54,6 +78,7 @@ class ReadAhead:
             sampler=self._asked,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=_DiesWithItsParent() if workers else None,
             # A fork would copy the locks of threads that it does not copy, W&B's among them.
             multiprocessing_context="forkserver" if workers else None,
         )
