@@ -264,7 +264,7 @@ def test_other_files_of_torch_are_refused(tmp_path: Path) -> None:
         ({"a": 3}, "holds no array"),
         ({"a": rows, "b": rows}, "holds 2 arrays: a, b"),
         (rows.bfloat16(), "is a torch.strided tensor of torch.bfloat16 on cpu: save it dense, as float32"),
-        (rows.to_sparse(), "torch.sparse_coo tensor of torch.float32: save it dense"),
+        (rows.to_sparse(), "torch.sparse_coo tensor of torch.float32 on cpu: save it dense"),
         (rows.cfloat(), "holds complex64"),
         (rows[0], r"has the shape \(3,\)"),
         (rows[0, 0], r"has the shape \(\)"),
