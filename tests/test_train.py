@@ -269,8 +269,8 @@ def test_a_checkpoint_that_is_not_finite_is_never_saved(capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    # A quarter of a minute of training, of which each stop comes a few tenths after a start (seconds if it is busy).
-    overrides = [*TINY, "trainer.max_epochs=450", "trainer.checkpoint_seconds=0.2", "trainer.validate_every=40"]
+    # Half a minute of training, of which each stop comes a few tenths after a start (seconds if it is busy).
+    overrides = [*TINY, "trainer.max_epochs=1000", "trainer.checkpoint_seconds=0.2", "trainer.validate_every=100"]
     calm = process("train", *overrides, runs=tmp_path / "undisturbed")
     _, error = calm.communicate(timeout=300)
     assert calm.returncode == 0, error
