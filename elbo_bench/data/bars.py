@@ -29,8 +29,7 @@ class Bars(DataSource):
     brighter, so they do not add up. Noise in every pixel makes every image possible, so that log p(x) is finite. More
     examples of a split leave the first ones as they are.
 
-    Reference: Foldiak, 1990, "Forming sparse representations by local anti-Hebbian learning": 8 x 8 pixels, each of the
-    16 bars on with probability 1/8, no noise.
+    Reference: Foldiak, 1990, "Forming sparse representations by local anti-Hebbian learning", where there is no noise.
 
     Attributes:
         side: Pixels in a row and in a column, 2 .. 12: log p(x) is a sum over the 2^side states of the rows.

@@ -26,7 +26,7 @@ class MixtureData(DataSource):
     examples of a split leave the first ones as they are.
 
     Reference: Metz et al., 2017, "Unrolled generative adversarial networks", whose ring of 8 Gaussians shows which
-    modes a model leaves out. Theirs has the standard deviation 0.02; here it is wide enough to be seen in a plot.
+    modes a model leaves out; here each is wide enough to be seen in a plot.
 
     Attributes:
         num_dims: Dimensions of x, D.
