@@ -92,12 +92,35 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         "run every trial of a sweep file that is not recorded yet, and rank them",
         "elbo-bench sweep sweeps/quickstart.yaml",
         "The file is one of W&B's: `wandb sweep` takes it too. A sweep that was stopped, or killed,\n"
-        "goes on when it is called again. key=value words are added to each trial, and go before the file's own.",
+        "goes on when it is called again. key=value words are added to each trial, and go before the file's own;\n"
+        "engine.key=value sets a key of the engine (conf/engine).\n\n"
+        "  local   processes on this machine\n"
+        "  ray     a Ray cluster: engine.address=auto engine.num_gpus=0.25; pip install 'elbo-bench[ray]'\n"
+        "  slurm   an array of jobs: engine.partition=gpu engine.minutes=120; pip install 'elbo-bench[slurm]'",
     )
-    sweep.add_argument("sweep", metavar="FILE", help="a sweep file with method: grid")
+    sweep.add_argument("sweep", metavar="FILE", help="a sweep file with method: grid or random")
     sweep.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key for every trial")
-    sweep.add_argument("--engine", choices=["local"], default="local", help="where trials run: on this machine")
-    sweep.add_argument("--workers", type=_positive, metavar="N", help="trials side by side; one a core if not given")
+    sweep.add_argument("--engine", default="local", metavar="NAME", help="where trials run: local, ray or slurm")
+    sweep.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="trials side by side; if not given one a GPU or core, or what fits",
+    )
+    sweep.add_argument(
+        "--retries",
+        type=_natural,
+        default=2,
+        metavar="N",
+        help="how often a trial that failed is tried again (2); one that was killed goes on from what it had saved",
+    )
+    sweep.add_argument("--dry-run", action="store_true", help="print the trials and what they will cost, and stop")
+    sweep.add_argument(
+        "--trials", type=_positive, metavar="N", help="how many a random sweep draws; of a grid the first N"
+    )
+    sweep.add_argument(
+        "--search-seed", type=_natural, default=0, metavar="N", help="seed of what a random sweep draws (0)"
+    )
     _add_conf(sweep)
     _add_format(sweep)
 
@@ -177,7 +200,13 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of processes, 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is no whole number, 1 or more")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no whole number, 0 or more")
     return int(text)
 
 

@@ -17,8 +17,10 @@ class UsageError(ElboBenchError):
     exit_code = 2
 
 
-class BusyError(UsageError):
-    """Another process computes the same run at this moment."""
+class BusyError(ElboBenchError):
+    """Another process computes the same run at this moment: nothing is wrong, and the same command will do later."""
+
+    exit_code = 75
 
 
 class RunFailedError(ElboBenchError):

@@ -42,7 +42,7 @@ class Fixed:
     def __init__(self, noise: Tensor) -> None:
         self.noise = noise
 
-    def normal(self, shape, *, dtype, device) -> Tensor:  # noqa: ARG002
+    def normal(self, shape, *, dtype, device) -> Tensor:
         assert dtype is torch.float64
         return self.noise.expand(tuple(shape))
 
@@ -117,7 +117,7 @@ class Replicas:
             "log_scale": self.log_scale,
         }
 
-    def posterior(self, x: Tensor) -> DiagonalNormal:  # noqa: ARG002
+    def posterior(self, x: Tensor) -> DiagonalNormal:
         return DiagonalNormal(self.loc, self.log_scale.exp())
 
     def prior(self) -> DiagonalNormal:

@@ -210,7 +210,7 @@ class Dice:
         self.p = torch.tensor(numbers.normal(size=(2, 3)), requires_grad=True)
         self.table = torch.tensor(numbers.normal(size=(3, 3)), requires_grad=True)
 
-    def posterior(self, x: Tensor) -> Independent:  # noqa: ARG002
+    def posterior(self, x: Tensor) -> Independent:
         return Independent(Categorical(logits=self.q), 1)
 
     def prior(self) -> Independent:

@@ -325,7 +325,7 @@ class Proposing:
         model = linear_gaussian()
         self.prior, self.likelihood = model.prior, model.likelihood
 
-    def posterior(self, x: Tensor) -> Distribution:  # noqa: ARG002
+    def posterior(self, x: Tensor) -> Distribution:
         return self.proposal
 
 
@@ -423,7 +423,7 @@ def test_a_latent_of_several_axes_is_one_event() -> None:
         def prior(self) -> Distribution:
             return Independent(Normal(loc[0] + 1, 2 * torch.ones_like(loc[0])), 2)
 
-        def posterior(self, x: Tensor) -> Distribution:  # noqa: ARG002
+        def posterior(self, x: Tensor) -> Distribution:
             return posterior
 
         def likelihood(self, z: Tensor) -> Distribution:

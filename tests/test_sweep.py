@@ -1,19 +1,20 @@
 """Sweeps on this machine: each trial once, whatever is killed."""
 
-import argparse
 import json
 import os
+import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from sweep_runs import records, start
 
 from elbo_bench.apps.sweep import make_trials
+from elbo_bench.catalogue import Catalogue
 from elbo_bench.cli import main
-from elbo_bench.results.record import read_result
+from elbo_bench.launch.expand import Sweep
 
 SWEEP = """
 method: grid
@@ -27,23 +28,6 @@ parameters:
   tracking.name: {value: none}
   seed: {values: [0, 1]}
 """
-
-
-def start(runs: Path, place: Path, *words: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "ELBO_BENCH_RUNS": str(runs), "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    command = [sys.executable, "-m", "elbo_bench", "sweep", str(place), *words]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def records(runs: Path) -> dict[str, tuple[str, bytes]]:
-    """What each trial of a sweep came to: its metrics and its rows."""
-    return {
-        place.parent.name: (
-            json.dumps(read_result(place.parent)["metrics"]),
-            (place.parent / "examples.npz").read_bytes(),
-        )
-        for place in runs.glob("*/result.json")
-    }
 
 
 @pytest.mark.slow
@@ -128,14 +112,47 @@ def test_a_trial_that_fails_is_named_with_its_reason_and_the_others_are_done(tmp
         "parameters: {optimizer.name: {value: sgd}, optimizer.lr: {values: [1e30, 1e-3]}, model.hidden: {value: [8]},"
         " trainer.max_epochs: {value: 1}, evaluation.num_samples: {value: 20}, tracking.name: {value: none}}"
     )
-    running = start(tmp_path / "runs", place, "--format", "json")
+    running = start(tmp_path / "runs", place, "--format", "json", "--retries", "1")
     out, error = running.communicate(timeout=120)
     assert running.returncode == 3
     assert len(json.loads(out)) == 1
-    (reason,) = [line for line in error.splitlines() if " failed: " in line]
+    (again,) = [line for line in error.splitlines() if "will be tried again" in line]
+    assert "the loss is not finite at step 2" in again
+    (reason,) = [line for line in error.splitlines() if " failed 2 times: " in line]
     assert "the loss is not finite at step 2" in reason
     assert "exit code 3" in reason
     assert error.splitlines()[-1].startswith("elbo-bench: 1 of 2 trials did not finish")
+
+
+def test_what_can_never_run_is_not_tried_again(tmp_path: Path) -> None:
+    place = tmp_path / "sweep.yaml"
+    place.write_text("parameters: {model: {value: categorical_latent}, objective: {value: iwae}}")
+    running = start(tmp_path / "runs", place)
+    _, error = running.communicate(timeout=120)
+    assert running.returncode == 3
+    assert "tried again" not in error.splitlines()[0]
+    (reason,) = [line for line in error.splitlines() if " failed: " in line]
+    assert "exit code 2" in reason
+
+
+def test_two_launchers_on_one_folder_run_each_trial_once_and_one_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    place, runs = tmp_path / "sweep.yaml", tmp_path / "runs"
+    place.write_text(SWEEP.replace("EPOCHS", "60"))
+    killed = start(runs, place, "--workers", "1")
+    while not list(runs.glob("*/.lock")):
+        time.sleep(0.05)
+    both = [start(runs, place, "--workers", "1") for _ in range(2)]
+    while not list(runs.glob("*/checkpoints/last.ckpt")):
+        time.sleep(0.05)
+    killed.kill()
+    killed.communicate()
+    said = [launcher.communicate(timeout=200)[1] for launcher in both]
+    assert [launcher.returncode for launcher in both] == [0, 0], said
+    done = [re.findall(r"^\d/6 (\S+): done", error, re.MULTILINE) for error in said]
+    assert set(done[0]).isdisjoint(done[1])
+    assert len(records(runs)) == 6
+    assert len(done[0]) + len(done[1]) in (5, 6)  # the one that was killed may have been about to record its first
+    assert min(map(len, done)) >= 1
 
 
 @pytest.mark.parametrize(
@@ -157,9 +174,30 @@ def test_one_bad_cell_and_nothing_is_started(text: str, named: str, capsys: pyte
 
 
 def test_words_of_the_command_line_go_before_those_of_the_file() -> None:
-    arguments = argparse.Namespace(conf=[], overrides=["seed=7", "optimizer.lr=0.5"])
-    (trial,) = make_trials([["seed=0", "objective=iwae"], ["seed=1", "objective=iwae"]], arguments)
+    sweep = Sweep([["seed=0", "objective=iwae"], ["seed=1", "objective=iwae"]], [], "log_px", True, [])
+    (trial,) = make_trials(sweep, ["seed=7", "optimizer.lr=0.5"], Catalogue.of())
     assert (trial.cfg["seed"], trial.cfg["optimizer"]["lr"], trial.cfg["objective"]["name"]) == (7, 0.5, "iwae")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--engine", "slrum"], "did you mean 'slurm'?"),
+        (["--engine", "ray", "engine.num_gpu=1"], "did you mean 'num_gpus'?"),
+        (["--engine", "ray", "engine.num_gpus=many"], "engine.num_gpus=many"),
+        (["--engine", "local", "engine.address=auto"], "engine.address"),
+        (["--workers", "0"], "0 is no whole number, 1 or more"),
+        (["--retries", "-1"], "-1"),
+        (["trainer.num_nodes=2"], "a trial of a sweep runs on one machine"),
+        (["--trials", "x"], "x is no whole number"),
+    ],
+)
+def test_words_that_no_engine_knows(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "sweeps/quickstart.yaml", *words]) == 2
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n")) == ("", 1)
+    assert named in error
+    assert not Path("runs").exists()
 
 
 def test_a_sweep_file_that_is_not_there_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,7 +222,7 @@ class Replicas:
     def parameters(self) -> list[Tensor]:
         return [self.loc, self.log_scale, self.slope, self.shift, self.log_spread]
 
-    def posterior(self, x: Tensor) -> ChainedNormal:  # noqa: ARG002
+    def posterior(self, x: Tensor) -> ChainedNormal:
         def second(z1: Tensor) -> DiagonalNormal:
             loc = (self.slope * z1.unsqueeze(-2)).sum(-1) + self.shift
             return DiagonalNormal(loc, self.log_spread.exp().expand_as(loc))

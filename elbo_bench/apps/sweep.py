@@ -1,28 +1,25 @@
 """`elbo-bench sweep`: many runs, from one file; a second call goes on where the first stopped."""
 
 import argparse
-import contextlib
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from elbo_bench import config
 from elbo_bench.apps.leaderboard import show
 from elbo_bench.apps.paths import find_sweep, runs_root
 from elbo_bench.apps.pinning import pinned
+from elbo_bench.apps.run_trial import processes, run_trial
+from elbo_bench.apps.sweep_board import shown
 from elbo_bench.catalogue import Catalogue, Config
-from elbo_bench.errors import BusyError, ElboBenchError, RunFailedError, StoppedError
-from elbo_bench.launch.expand import expand
-from elbo_bench.launch.local import run_trials
+from elbo_bench.data.files import data_root
+from elbo_bench.errors import RunFailedError, UsageError
+from elbo_bench.launch.engine import Engine
+from elbo_bench.launch.expand import Sweep, expand
+from elbo_bench.launch.run_trials import run_trials
+from elbo_bench.launch.task import Task
 from elbo_bench.launch.trial import Trial
 
 
@@ -35,135 +32,85 @@ def run(arguments: argparse.Namespace) -> None:
     """
     started = time.monotonic()
     place = find_sweep(arguments.sweep)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    trials = make_trials(expand(place), arguments)
-    workers = min(arguments.workers or cores, max(1, len(trials)))
+    sweep = expand(place, trials=arguments.trials, seed=arguments.search_seed)
+    conf = [*arguments.conf, *sweep.conf]
+    catalogue = Catalogue.of(conf)
+    of_engine = [word for word in arguments.overrides if word.startswith(("engine.", "engine="))]
+    words = [word for word in arguments.overrides if word not in of_engine]
+    engine = make_engine(arguments.engine, of_engine, catalogue, arguments.workers)
+    trials = make_trials(sweep, words, catalogue)
     for trial in trials:
         if trial.is_recorded:
             trial.state = "recorded"
+    for note in sweep.notes:
+        print(f"elbo-bench: {note}", file=sys.stderr)  # noqa: T201
+    if arguments.dry_run:
+        from elbo_bench.apps.dry_run import print_plan
+
+        print_plan(trials, catalogue, engine, arguments.format)
+        return
     waiting = [trial for trial in trials if trial.state != "recorded"]
-    for trial in waiting:
-        if not any(word.startswith("evaluation.workers=") for word in trial.words):
-            trial.words.append(f"evaluation.workers={max(1, cores // workers)}")  # placement: it changes no number
-    conf = [str(Path(folder).resolve()) for folder in arguments.conf]
-    with _shown(trials) as changed:
-        run_trials(waiting, run_trial, preload=["elbo_bench.apps.train"], conf=conf, workers=workers, changed=changed)
+    environment = {"ELBO_BENCH_RUNS": str(runs_root().resolve())}
+    if "ELBO_BENCH_DATA" in os.environ:
+        environment["ELBO_BENCH_DATA"] = str(data_root().resolve())
+    folders = [str(Path(folder).resolve()) for folder in conf]
+
+    def task_of(trial: Trial) -> Task:
+        words = list(trial.words)
+        if not any(word.startswith("evaluation.workers=") for word in words):
+            words.append(f"evaluation.workers={engine.cores}")  # placement: it changes no number
+        return Task(run_trial, words, folders, trial.log.resolve(), environment, trial.processes)
+
+    with shown(trials, sweep.metric, maximize=sweep.maximize) as changed:
+        run_trials(waiting, engine, task_of, retries=arguments.retries, changed=changed)
     done = [trial for trial in trials if trial.is_recorded]
     if done:
         show([trial.folder for trial in done], arguments.format)
     _conclude(trials, time.monotonic() - started)
 
 
-def make_trials(cells: Sequence[list[str]], arguments: argparse.Namespace) -> list[Trial]:
-    """Return the trials of some cells; two cells that are the same run are one trial.
+def make_engine(name: str, words: Sequence[str], catalogue: Catalogue, workers: int | None) -> Engine:
+    """Return the engine of a name, with its keys `engine.KEY=value`.
+
+    Raises:
+        UsageError: There is no such engine or key.
+    """
+    given = config.parse_overrides(words, catalogue).get("engine", {})
+    node = config.resolve_group("engine", "engine", [{"name": name}, given], catalogue)
+    node = config.check({"engine": node}, catalogue)["engine"]
+    engine = config.make("engine", node, catalogue, workers=workers, preload=["elbo_bench.apps.train"])
+    if not isinstance(engine, Engine):
+        raise UsageError(f"engine={node['name']}: it is no {Engine.__module__}.{Engine.__qualname__}")
+    return engine
+
+
+def make_trials(sweep: Sweep, overrides: Sequence[str], catalogue: Catalogue) -> list[Trial]:
+    """Return the trials of a sweep, to each of which the command line's words are added and go first.
+
+    Two cells that are the same run are one trial.
 
     Raises:
         UsageError: A cell is no configuration.
     """
-    catalogue = Catalogue.of(arguments.conf)
     root, trials = runs_root(), {}  # type: Path, dict[str, Trial]
-    given = {word.partition("=")[0] for word in arguments.overrides}
-    if len(cells) > 20:
-        print(f"checking {len(cells)} trials", file=sys.stderr, flush=True)  # noqa: T201
-    for cell in cells:
-        words = [*(word for word in cell if word.partition("=")[0] not in given), *arguments.overrides]
+    given = {word.partition("=")[0] for word in overrides}
+    if len(sweep.cells) > 20:
+        print(f"checking {len(sweep.cells)} trials", file=sys.stderr, flush=True)  # noqa: T201
+    for cell in sweep.cells:
+        words = [*(word for word in cell if word.partition("=")[0] not in given), *overrides]
         cfg = pinned(config.check(config.resolve(words, catalogue), catalogue), catalogue)
+        _one_machine(cfg)
         name = config.run_id(cfg)
-        trials.setdefault(name, Trial(words, cfg, root / name, root / ".logs" / f"{name}.txt"))
+        trials.setdefault(name, Trial(words, cfg, root / name, root / ".logs" / f"{name}.txt", processes(cfg)))
     return list(trials.values())
 
 
-def run_trial(words: list[str], conf: list[str]) -> int:
-    """Train, evaluate and record one trial, in a process of its own, and return its exit code."""
-    from elbo_bench.apps.train import train  # here, where the warm parent has imported it
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    catalogue = Catalogue.of(conf)
-    try:
-        cfg = pinned(config.check(config.resolve(words, catalogue), catalogue), catalogue)
-        folder = runs_root() / config.run_id(cfg)
-        while not (folder / "result.json").is_file():
-            if _wants_ranks(cfg):  # ranks are started by running the same command again
-                folders = [word for each in conf for word in ("--conf", each)]
-                command = [sys.executable, "-m", "elbo_bench", "train", *words, *folders]
-                return _in_a_process(command)
-            try:
-                train(cfg, catalogue, folder)
-            except BusyError:
-                time.sleep(1)  # another sweep computes it: its record will do
-    except ElboBenchError as error:
-        print(f"elbo-bench: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    except KeyboardInterrupt:
-        return StoppedError.exit_code
-    return 0
-
-
-def _in_a_process(command: list[str]) -> int:
-    """Run a command, pass on the signal that stops this process, and return its exit code."""
-    process = subprocess.Popen(command)  # noqa: S603
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        return process.wait(60)
-
-
-def _wants_ranks(cfg: Config) -> bool:
-    trainer = cfg["trainer"]
-    return trainer.get("devices") not in ("auto", 1, "1", [0]) or trainer.get("num_nodes", 1) != 1
-
-
-@contextlib.contextmanager
-def _shown(trials: Sequence[Trial]) -> Iterator[Callable[[], None]]:
-    """Show a live table on a terminal, and a line for each change elsewhere; both on stderr."""
-    if sys.stderr.isatty():
-        with Live(_table(trials), console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
-            yield lambda: live.update(_table(trials))
-        return
-    said: dict[str, str] = {}
-
-    def changed() -> None:
-        for trial in trials:
-            if said.get(trial.name) != trial.state and trial.state != "waiting":
-                said[trial.name] = trial.state
-                ended = ("done", "recorded", "failed", "stopped")
-                count = sum(each.state in ended for each in trials)
-                after = f" after {trial.seconds:.0f} s" if trial.seconds else ""
-                line = f"{count}/{len(trials)} {trial.name}: {trial.state}{after}"
-                print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-    changed()
-    yield changed
-
-
-def _table(trials: Sequence[Trial]) -> Table:
-    counts = {
-        state: sum(trial.state == state for trial in trials) for state in ("done", "recorded", "running", "failed")
-    }
-    left = _seconds_left(trials)
-    title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    table = Table(title=Text(f"{title or 'starting'} of {len(trials)}{left}"), title_justify="left")
-    for column in ("trial", "state", "seconds"):
-        table.add_column(column)
-    order = {"failed": 0, "running": 1, "waiting": 2, "stopped": 3, "done": 4, "recorded": 5}
-    for trial in sorted(trials, key=lambda each: order[each.state])[:30]:  # a screen holds no more
-        table.add_row(Text(trial.name), trial.state, f"{trial.seconds:.0f}" if trial.seconds else "")
-    return table
-
-
-def _seconds_left(trials: Sequence[Trial]) -> str:
-    times = [trial.seconds for trial in trials if trial.state == "done"]
-    waiting = sum(trial.state == "waiting" for trial in trials)
-    running = [trial for trial in trials if trial.state == "running"]
-    if not times or not running:
-        return ""
-    mean = sum(times) / len(times)
-    work = waiting * mean + sum(max(0.0, mean - trial.seconds) for trial in running)
-    return f", about {work / len(running):.0f} s left"
+def _one_machine(cfg: Config) -> None:
+    if cfg["trainer"].get("num_nodes", 1) != 1:
+        raise UsageError(
+            f"trainer.num_nodes={cfg['trainer']['num_nodes']}: a trial of a sweep runs on one machine; "
+            "start such a run by srun or torchrun"
+        )
 
 
 def _conclude(trials: Sequence[Trial], seconds: float) -> None:
@@ -171,7 +118,8 @@ def _conclude(trials: Sequence[Trial], seconds: float) -> None:
     recorded = sum(trial.state == "recorded" for trial in trials)
     done = sum(trial.state == "done" for trial in trials)
     for trial in failed:
-        print(f"elbo-bench: {trial.name} {trial.state}: {trial.reason}; log: {trial.log}", file=sys.stderr)  # noqa: T201
+        tries = f" {trial.failures} times" if trial.failures > 1 else ""
+        print(f"elbo-bench: {trial.name} {trial.state}{tries}: {trial.reason}; log: {trial.log}", file=sys.stderr)  # noqa: T201
     print(  # noqa: T201
         f"{done} computed, {recorded} recorded before, {len(failed)} failed, in {seconds:.0f} s; "
         f"everything is in {runs_root().resolve()}",

@@ -2,14 +2,12 @@
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import math
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,9 +23,10 @@ from elbo_bench.apps.pinning import pinned
 from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.draws import LatentVariableModel
-from elbo_bench.errors import BusyError, ElboBenchError, UsageError
+from elbo_bench.errors import ElboBenchError, UsageError
 from elbo_bench.evaluation.pictures import reconstructions, samples
 from elbo_bench.noise import Noise
+from elbo_bench.results.claim import claimed
 from elbo_bench.results.pictures import is_image, write_sheet
 from elbo_bench.results.record import EXAMPLES, RESULT, WEIGHTS, read_result, replace, write_result
 from elbo_bench.tracking.none import SilentSession
@@ -66,6 +65,7 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
 
     Raises:
         UsageError: The configuration cannot be run; nothing was written.
+        BusyError: Another process computes it at this moment.
         RunFailedError: It broke on the way; there is no record.
         StoppedError: A signal stopped it; the same call resumes it.
     """
@@ -82,7 +82,7 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
     tracker = make("tracking", Tracker, cfg, catalogue)  # type: ignore[type-abstract]
     per_epoch = -(-len(components.dataset.train) // components.source.batch_size)
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-    with _claimed(folder) if first else contextlib.nullcontext():
+    with claimed(folder) if first else contextlib.nullcontext():
         alone = "WORLD_SIZE" not in os.environ  # else other ranks are on their way already
         if first and alone and not force and (folder / RESULT).exists():
             return read_result(folder)  # another process recorded it while this one got ready
@@ -138,26 +138,6 @@ def _module(components: Components, catalogue: Catalogue) -> pl.LightningModule:
     if module.model is not components.model:
         raise UsageError(f"module={cfg['module']['name']}: its `model` must be the one that it is given")
     return module
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Hold a run's folder against other processes that would compute it at the same time.
-
-    Raises:
-        UsageError: Another process holds it, or the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UsageError(f"run folder {folder} cannot be made: {error.strerror or error}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(f"{folder} is being computed by another process") from None
-        yield
 
 
 def _prepare(folder: Path, cfg: Config, *, force: bool) -> None:

@@ -1,54 +1,116 @@
-"""A sweep file, in the format of W&B, expanded into the command lines that its agent would run."""
+"""A sweep file, in the format of W&B, expanded into the trials that its agents would run."""
 
+import dataclasses
+import hashlib
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from elbo_bench.catalogue import Config, load_yaml
-from elbo_bench.errors import UsageError, nearest
+from elbo_bench.errors import UsageError, nearest, shown
+from elbo_bench.launch.axes import Axis, read_axis
+from elbo_bench.launch.sweep_command import read_command
 
-_KEYS = {
-    "program",
-    "command",
-    "method",
-    "metric",
-    "parameters",
-    "name",
-    "description",
-    "project",
-    "entity",
-    "early_terminate",
-    "run_cap",
-}
+LARGEST = 100_000
+"""Trials of one sweep: what is beyond is a slip of the pen."""
+
+_TEXT = ("program", "name", "description", "project", "entity", "apiVersion", "kind")
+_ELSEWHERE = ("job", "image_uri", "scheduler", "metrics")
+_KEYS = {*_TEXT, *_ELSEWHERE, "command", "method", "metric", "parameters", "early_terminate", "run_cap", "controller"}
+_GOALS = ("maximize", "minimize")
 
 
-def expand(place: Path) -> list[list[str]]:
-    """Return the `key=value` words of each trial of a sweep file, in the order of the grid.
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read.
+
+    Attributes:
+        cells: The `key=value` words of each trial, in order.
+        conf: `--conf` folders that the file's command names.
+        metric: Whose best value is shown, a name of `metrics` in a record.
+        maximize: Whether more of it is better.
+        notes: What the file asks for and is not done here, a line each.
+    """
+
+    cells: list[list[str]]
+    conf: list[str]
+    metric: str
+    maximize: bool
+    notes: list[str]
+
+
+def expand(place: Path, *, trials: int | None = None, seed: int = 0) -> Sweep:
+    """Return the trials of a sweep file: a grid in its order, or as many draws as are asked for.
+
+    Args:
+        place: The file.
+        trials: At most so many; of `method: random` exactly so many. The file's `run_cap` if not given.
+        seed: Of what `method: random` draws: each parameter of each trial is a function of (seed, name, number).
 
     Raises:
         UsageError: The file is missing, is no sweep, or asks for what only the W&B server can do.
     """
     sweep = load_yaml(place)
-    for key in sweep:
-        if key not in _KEYS:
-            raise UsageError(f"{place}: a sweep has no key {key}; {nearest(key, _KEYS)}")
-    method = sweep.get("method", "grid")
-    if method != "grid":
-        raise UsageError(
-            f"{place}: method {method} is not expanded here: use grid, or let the server do it: `wandb sweep {place}`"
-        )
+    _check(place, sweep)
+    metric, maximize = _metric(place, sweep.get("metric"))
+    words, conf = read_command(str(place), sweep["command"]) if "command" in sweep else ([], [])
     parameters = sweep.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
         raise UsageError(f"{place}: a sweep needs parameters")
-    axes = [[(key, value) for value in _values(place, key, given)] for key, given in _flat(place, parameters).items()]
-    return [[_word(key, value) for key, value in cell] for cell in itertools.product(*axes)]
+    axes = {key: read_axis(f"{place}: {key}", given) for key, given in _flat(place, parameters).items()}
+    number = trials if trials is not None else sweep.get("run_cap")
+    cells = _drawn(place, axes, number, seed) if sweep["method"] == "random" else _grid(place, axes, number)
+    notes = ["early_terminate is W&B's: here every trial runs to its end"] if "early_terminate" in sweep else []
+    if twice := {word.partition("=")[0] for word in words} & axes.keys():
+        raise UsageError(f"{place}: {min(twice)} is given twice, by a parameter and by the command")
+    return Sweep([[*words, *cell] for cell in cells], conf, metric, maximize, notes)
+
+
+def _check(place: Path, sweep: Config) -> None:
+    for key in sweep:
+        if key not in _KEYS:
+            raise UsageError(f"{place}: a sweep has no key {key}; {nearest(key, _KEYS)}")
+        if key in _ELSEWHERE:
+            raise UsageError(f"{place}: {key} is for W&B's own service, and no sweep of this program has it")
+        if key in _TEXT and not isinstance(sweep[key], str):
+            raise UsageError(f"{place}: {key}: {shown(sweep[key])} must be text")
+    method = sweep.setdefault("method", "grid")
+    if method in ("bayes", "custom"):
+        raise UsageError(
+            f"{place}: method {method} needs W&B's server, which chooses each trial by those before: "
+            f"`wandb sweep {place}`, then `wandb agent` as it says; without it: method grid or random"
+        )
+    if method not in ("grid", "random"):
+        raise UsageError(
+            f"{place}: method {shown(method)}: no such method; {nearest(method, ['grid', 'random', 'bayes'])}"
+        )
+    cap = sweep.get("run_cap", 1)
+    if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
+        raise UsageError(f"{place}: run_cap: {shown(cap)} is no number of trials, 1 or more")
+
+
+def _metric(place: Path, given: object) -> tuple[str, bool]:
+    """Return the name within a record of the metric that a sweep is about, and whether more is better."""
+    if given is None:
+        return "log_px", True
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise UsageError(f"{place}: metric needs a name, such as {{name: test/log_px, goal: maximize}}")
+    goal = given.get("goal", "minimize")  # W&B's own default
+    if goal not in _GOALS:
+        raise UsageError(f"{place}: metric: goal {shown(goal)}: no such goal; {nearest(goal, _GOALS)}")
+    return given["name"].removeprefix("test/"), goal == "maximize"
 
 
 def _flat(place: Path, parameters: Config, prefix: str = "") -> dict[str, Any]:
     """Return nested parameters under dotted names."""
     flat: dict[str, Any] = {}
     for key, given in parameters.items():
+        if not all(part.isidentifier() for part in key.split(".")):
+            raise UsageError(f"{place}: {prefix}{key} is no name of a key, such as objective.num_samples")
         if isinstance(given, dict) and "parameters" in given:
             if len(given) > 1 or not isinstance(given["parameters"], dict):
                 raise UsageError(f"{place}: {prefix}{key}: nested parameters stand alone and are a mapping")
@@ -61,17 +123,40 @@ def _flat(place: Path, parameters: Config, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _values(place: Path, key: str, given: object) -> list[Any]:
-    if not isinstance(given, dict) or len(given) != 1 or set(given) - {"value", "values"}:
-        raise UsageError(f"{place}: {key}: a grid needs `value: ...` or `values: [...]`, and nothing else")
-    if "value" in given:
-        return [given["value"]]
-    values = given["values"]
-    if not isinstance(values, list) or not values:
-        raise UsageError(f"{place}: {key}: `values` must be a list of at least one value")
-    return values
+def _grid(place: Path, axes: dict[str, Axis], number: int | None) -> list[list[str]]:
+    """Return every combination, or the first `number` of them."""
+    for key, axis in axes.items():
+        if axis.values is None:
+            raise UsageError(
+                f"{place}: {key}: a grid needs `values: [...]`, not a range of real numbers; or method random"
+            )
+        if axis.weighted:
+            raise UsageError(
+                f"{place}: {key}: a grid takes each value once and has no `probabilities`; or method random"
+            )
+    size = math.prod(len(axis.values or ()) for axis in axes.values())
+    if min(size, number or size) > LARGEST:
+        raise UsageError(f"{place}: a grid of {size} trials; at most {LARGEST}, or run_cap, or method random")
+    words = [[_word(key, value) for value in (axis.values or ())[:number]] for key, axis in axes.items()]
+    return [list(cell) for cell in itertools.islice(itertools.product(*words), number)]
+
+
+def _drawn(place: Path, axes: dict[str, Axis], number: int | None, seed: int) -> list[list[str]]:
+    """Return `number` draws; the first ones stay what they are when more are asked for, or a parameter is added."""
+    if number is None:
+        raise UsageError(f"{place}: method random has no end: say `run_cap: 20` in the file, or --trials 20")
+    if number > LARGEST:
+        raise UsageError(f"{place}: {number} trials; at most {LARGEST}")
+    drawn = {key: _uniform(seed, key, number) for key in axes}
+    return [[_word(key, axis.quantile(drawn[key][index])) for key, axis in axes.items()] for index in range(number)]
+
+
+def _uniform(seed: int, key: str, number: int) -> list[float]:
+    name = hashlib.blake2b(f"{seed}/sweep/{key}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=np.frombuffer(name, dtype="<u8")))
+    return [float(each) for each in generator.random(number)]
 
 
 def _word(key: str, value: Any) -> str:
     """Return one `key=value` as the command line reads it."""
-    return f"{key}={value}" if isinstance(value, str) else f"{key}={json.dumps(value)}"
+    return f"{key}={value}" if isinstance(value, str) else f"{key}={json.dumps(value, default=str)}"

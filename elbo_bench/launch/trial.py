@@ -1,10 +1,11 @@
 """A trial of a sweep: one configuration, the folder that its record lies in, and how far it is."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any, Literal
 
-State = Literal["waiting", "running", "done", "recorded", "failed", "stopped"]
+State = Literal["waiting", "queued", "running", "elsewhere", "done", "recorded", "failed", "stopped"]
 
 
 @dataclasses.dataclass
@@ -16,17 +17,21 @@ class Trial:
         cfg: The configuration that they make, checked.
         folder: The run's folder; the trial is done when a record stands in it.
         log: File that takes what the run prints.
-        state: How far it is.
-        seconds: How long it ran.
-        reason: Why it failed.
+        processes: How many it starts on one machine.
+        state: How far it is; `elsewhere` is what another launcher computes at the moment.
+        seconds: How long it ran, all attempts together.
+        failures: How often it failed, or was killed with nothing new saved.
+        reason: Why it failed the last time.
     """
 
     words: list[str]
     cfg: dict[str, Any]
     folder: Path
     log: Path
+    processes: int = 1
     state: State = "waiting"
     seconds: float = 0.0
+    failures: int = 0
     reason: str = ""
 
     @property
@@ -38,3 +43,26 @@ class Trial:
     def is_recorded(self) -> bool:
         """Whether its record stands: an exit code of 0 proves nothing."""
         return (self.folder / "result.json").is_file()
+
+    def saved(self) -> int:
+        """Return when the run last saved something to go on from, in nanoseconds; 0 for never."""
+        newest = 0
+        for part in (self.folder / "checkpoints", self.folder / ".blocks"):
+            for folder, _, names in os.walk(part):
+                for name in names:
+                    try:
+                        newest = max(newest, os.stat(os.path.join(folder, name)).st_mtime_ns)  # noqa: PTH116, PTH118
+                    except FileNotFoundError:  # replaced meanwhile
+                        continue
+        return newest
+
+    def last_word(self) -> str:
+        """Return the last line that the program itself wrote into the log, or the last one at all."""
+        try:
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        lines = [line for line in text.splitlines() if line.strip()]
+        words = [line.removeprefix("elbo-bench: ") for line in lines if line.startswith("elbo-bench: ")]
+        own = [line for line in words if not line.startswith("W&B")]  # its mirror's word is no reason
+        return (own or lines or [""])[-1]

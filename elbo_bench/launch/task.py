@@ -1,0 +1,51 @@
+"""What a process is told of a trial: plain values, so that it can be sent to any machine."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+Run = Callable[[list[str], list[str]], int]
+"""Runs one trial, given its words and the `--conf` folders, and returns an exit code."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One attempt at a trial.
+
+    Attributes:
+        run: Runs it.
+        words: Its `key=value` words.
+        conf: The user's `--conf` folders, absolute.
+        log: File that takes what it prints.
+        environment: Variables that it needs: where runs and data lie.
+        processes: How many it starts on one machine, each for a device of its own.
+    """
+
+    run: Run
+    words: list[str]
+    conf: list[str]
+    log: Path
+    environment: dict[str, str]
+    processes: int = 1
+
+    def __call__(self) -> int:
+        """Run the trial in this process, printing into its log, and return its exit code."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        os.environ.update(self.environment)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        before = {stream: os.dup(stream) for stream in (1, 2)}  # a process may serve several trials
+        try:
+            for stream in before:
+                os.dup2(log, stream)
+            return self.run(list(self.words), list(self.conf))
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for stream, kept in before.items():
+                os.dup2(kept, stream)
+                os.close(kept)
+            os.close(log)

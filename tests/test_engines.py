@@ -1,0 +1,77 @@
+"""Forty trials and twenty killed workers, on each engine: every trial once, with the numbers of a calm sweep."""
+
+import collections
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from sweep_runs import FORTY, children, kill_at_random, records, start
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of a sweep that nothing disturbs."""
+    runs = tmp_path_factory.mktemp("calm")
+    (runs / "sweep.yaml").write_text(FORTY)
+    sweep = start(runs, runs / "sweep.yaml", "--workers", "2")
+    _, error = sweep.communicate(timeout=500)
+    assert sweep.returncode == 0, error
+    assert "40 computed, 0 recorded before, 0 failed" in error
+    return runs
+
+
+def finish(sweep: subprocess.Popen[str], runs: Path, calm: Path, stamps: dict[str, int]) -> str:
+    """Hold a disturbed sweep that is on its way to its end against the calm one; return what it said."""
+    _, error = sweep.communicate(timeout=500)
+    assert sweep.returncode == 0, error
+    assert "Traceback" not in error
+    assert "40 computed, 0 recorded before, 0 failed" in error
+    assert len(records(runs)) == 40
+    assert records(runs) == records(calm)
+    done = collections.Counter(re.findall(r"^\d+/40 (\S+): done", error, re.MULTILINE))
+    assert set(done.values()) == {1}
+    assert len(done) == 40
+    # What stood was not written a second time.
+    assert all((runs / name / "result.json").stat().st_mtime_ns == stamp for name, stamp in stamps.items())
+    tried = [line for line in error.splitlines() if "will be tried again" in line]
+    print(f"{len(stamps)} stood at the last kill; {len(tried)} were killed with nothing new saved")
+    return error
+
+
+def test_local_sweep_with_twenty_killed_workers(calm: Path, tmp_path: Path) -> None:
+    place, runs = calm / "sweep.yaml", tmp_path / "runs"
+    sweep = start(runs, place, "--workers", "2", "--retries", "20")
+
+    def workers() -> list[int]:
+        return [worker for warm in children(sweep.pid) for worker in children(warm)]
+
+    finish(sweep, runs, calm, kill_at_random(sweep, workers, 20, runs, seed=1))
+
+
+def test_ray_cluster_of_two_nodes_with_twenty_killed_workers_and_a_lost_node(calm: Path, tmp_path: Path) -> None:
+    cluster_utils = pytest.importorskip(
+        "ray.cluster_utils", reason="Ray is not installed: pip install 'elbo-bench[ray]'"
+    )
+    place, runs = calm / "sweep.yaml", tmp_path / "runs"
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}, shutdown_at_exit=False
+    )
+    try:
+        second = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        sweep = start(runs, place, "--engine", "ray", "--retries", "20", f"engine.address={cluster.address}")
+
+        def workers() -> list[int]:
+            found = subprocess.run(["pgrep", "-f", "^ray::digits"], capture_output=True, text=True, check=False)
+            return [int(pid) for pid in found.stdout.split()]
+
+        stamps = kill_at_random(sweep, workers, 10, runs, seed=2, most=4.0)
+        cluster.remove_node(second, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+        stamps |= kill_at_random(sweep, workers, 10, runs, seed=3, most=4.0)
+        finish(sweep, runs, calm, stamps)
+    finally:
+        cluster.shutdown()
