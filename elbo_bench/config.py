@@ -143,9 +143,22 @@ def resolve_group(path: str, group: str, layers: Sequence[Any], catalogue: Catal
         values = [given[key] for given in overrides if key in given]
         if isinstance(default, dict) and key in catalogue.groups():
             resolved[key] = resolve_group(f"{path}.{key}", key, [default, *values], catalogue)
+        elif isinstance(default, dict) and all(isinstance(value, dict) for value in values):
+            resolved[key] = _plain_mapping(f"{path}.{key}", default, values)
         else:
             resolved[key] = copy.deepcopy(values[-1] if values else default)
     return resolved
+
+
+def _plain_mapping(path: str, default: Config, given: Sequence[Config]) -> Config:
+    """Return a mapping that is no group: what is given of its keys, and defaults."""
+    for key in itertools.chain.from_iterable(given):
+        if key not in default:
+            raise UsageError(f"{path}.{key}: no such key; {nearest(key, default)}")
+    merged = copy.deepcopy(default)
+    for mapping in given:
+        merged |= copy.deepcopy(mapping)
+    return merged
 
 
 def _interpolate(merged: Config) -> Config:
@@ -203,6 +216,9 @@ def _accepted(group: str, name: str, catalogue: Catalogue) -> tuple[Callable[...
 
 
 def _check(path: str, value: Any, annotation: Any, minimum: int | None = None) -> Any:
+    if dataclasses.is_dataclass(annotation) and isinstance(value, dict):
+        accepted = parameters(annotation)  # type: ignore[arg-type]
+        return {key: _check(f"{path}.{key}", each, accepted.get(key)) for key, each in value.items()}
     problem = _number_problem(value)  # a parameter without a type hint would let it pass
     if problem is not None:
         raise UsageError(f"{path}={shown(value)}: {problem}")
@@ -248,6 +264,8 @@ def make(group: str, node: Config, catalogue: Catalogue | None = None, **injecte
             continue
         if isinstance(value, dict) and key in catalogue.groups():
             arguments[key] = make(key, value, catalogue, **injected)
+        elif isinstance(value, dict) and dataclasses.is_dataclass(accepted[key]):
+            arguments[key] = _dataclass(f"{group}.{key}", value, accepted[key])
         else:
             arguments[key] = check_value(value, accepted[key])
     try:
@@ -258,6 +276,16 @@ def make(group: str, node: Config, catalogue: Catalogue | None = None, **injecte
         return target(**arguments)
     except ValueError as error:
         raise UsageError(f"{group}={node['name']}: {error}") from None
+
+
+def _dataclass(path: str, value: Config, kind: Any) -> Any:
+    accepted = parameters(kind)
+    if unknown := next((key for key in value if key not in accepted), None):
+        raise UsageError(f"{path}.{unknown}: no such key; {nearest(unknown, accepted)}")
+    try:
+        return kind(**{key: check_value(each, accepted[key]) for key, each in value.items()})
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def build(group: str, name: str, *, conf: Sequence[str | Path] = (), **overrides: Any) -> Any:

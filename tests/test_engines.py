@@ -3,9 +3,11 @@
 import collections
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from one_node_slurm import one_node_slurm, why_not
 from sweep_runs import FORTY, children, kill_at_random, records, start
 
 pytestmark = pytest.mark.slow
@@ -75,3 +77,26 @@ def test_ray_cluster_of_two_nodes_with_twenty_killed_workers_and_a_lost_node(cal
         finish(sweep, runs, calm, stamps)
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A Slurm of one node, this machine."""
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install 'elbo-bench[slurm]'")
+    if reason := why_not():
+        pytest.skip(f"Slurm cannot run here: {reason}")
+    with one_node_slurm(tmp_path / "slurm") as variables:
+        yield variables
+
+
+def test_slurm_with_twenty_killed_workers(calm: Path, tmp_path: Path, slurm: dict[str, str]) -> None:
+    place, runs = calm / "sweep.yaml", tmp_path / "runs"
+    sweep = start(runs, place, "--engine", "slurm", "--retries", "20", **slurm)
+
+    def workers() -> list[int]:
+        """Submitit's process or the run that it has started; not srun."""
+        command = ["pgrep", "-f", "python.* -m (submitit.core._submit|elbo_bench train)"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        return [int(pid) for pid in found.stdout.split() if Path(f"/proc/{pid}/comm").read_text() != "srun\n"]
+
+    finish(sweep, runs, calm, kill_at_random(sweep, workers, 20, runs, seed=4, most=8.0))

@@ -124,7 +124,7 @@ def test_one_that_fails_keeps_no_other_from_running() -> None:
 
 def test_one_that_saved_and_stopped_is_taken_up_again_and_it_is_no_failure() -> None:
     trials = make("a")
-    engine = run(trials, lambda trial, attempt: 75 if attempt < 9 else records(trial) or 0, retries=0)
+    engine = run(trials, lambda trial, attempt: saves(trial) or 75 if attempt < 9 else records(trial) or 0, retries=0)
     assert (trials[0].state, trials[0].failures, len(engine.attempts)) == ("done", 0, 9)
 
 

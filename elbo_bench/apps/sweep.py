@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         from elbo_bench.apps.dry_run import print_plan
 
-        print_plan(trials, catalogue, engine, arguments.format)
+        print_plan(trials, catalogue, engine, arguments.format, arguments.workers)
         return
     waiting = [trial for trial in trials if trial.state != "recorded"]
     environment = {"ELBO_BENCH_RUNS": str(runs_root().resolve())}
@@ -78,7 +78,8 @@ def make_engine(name: str, words: Sequence[str], catalogue: Catalogue, workers: 
     given = config.parse_overrides(words, catalogue).get("engine", {})
     node = config.resolve_group("engine", "engine", [{"name": name}, given], catalogue)
     node = config.check({"engine": node}, catalogue)["engine"]
-    engine = config.make("engine", node, catalogue, workers=workers, preload=["elbo_bench.apps.train"])
+    given_by_us = {"workers": workers, "preload": ["elbo_bench.apps.train"], "folder": runs_root().resolve() / ".jobs"}
+    engine = config.make("engine", node, catalogue, **given_by_us)
     if not isinstance(engine, Engine):
         raise UsageError(f"engine={node['name']}: it is no {Engine.__module__}.{Engine.__qualname__}")
     return engine

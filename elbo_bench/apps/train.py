@@ -2,8 +2,8 @@
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
-import math
 import os
 import shutil
 import sys
@@ -32,6 +32,7 @@ from elbo_bench.results.record import EXAMPLES, RESULT, WEIGHTS, read_result, re
 from elbo_bench.tracking.none import SilentSession
 from elbo_bench.tracking.tracker import Tracker
 from elbo_bench.training.checkpoints import load_checkpoint
+from elbo_bench.training.decoder_evaluations import DecoderEvaluations
 from elbo_bench.training.fit import Trained, fit, make_trainer
 from elbo_bench.training.module import BoundModule
 from elbo_bench.training.optimizers import Optimizer
@@ -77,10 +78,11 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
         )
     options = make("trainer", TrainerOptions, cfg, catalogue)
     components.split()  # the part of the split that is asked for exists
-    check_launch(options, make_trainer(options).strategy)  # Lightning accepts the devices, and so do we
-    module = _module(components, catalogue)
+    module = make_module(components, catalogue)
+    counted = count_decoded(components, module, options)
+    limits = options.limits(counted)
+    check_launch(options, make_trainer(options, limits).strategy)  # Lightning accepts the devices, and so do we
     tracker = make("tracking", Tracker, cfg, catalogue)  # type: ignore[type-abstract]
-    per_epoch = -(-len(components.dataset.train) // components.source.batch_size)
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
     with claimed(folder) if first else contextlib.nullcontext():
         alone = "WORLD_SIZE" not in os.environ  # else other ranks are on their way already
@@ -88,7 +90,8 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
             return read_result(folder)  # another process recorded it while this one got ready
         if first:
             _prepare(folder, cfg, force=force)
-            if isinstance(module, BoundModule) and module.warmup.end > (epochs := options.epochs(per_epoch)):
+            epochs = limits.batches(counted) / counted.batches_per_epoch
+            if isinstance(module, BoundModule) and module.warmup.end > epochs:
                 _say_unfinished(module, epochs)
         # What a plug-in draws from torch's own generator is then at least the same in every run.
         torch.manual_seed(Noise(cfg["seed"], "torch").torch_seed())
@@ -99,6 +102,7 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
                 components.dataset,
                 options,
                 folder / "checkpoints",
+                counted=counted,
                 batch_size=components.source.batch_size,
                 shuffle=components.source.shuffle,
                 seed=cfg["seed"],
@@ -108,7 +112,7 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
                 whole=components.objective.scope == "batch",
                 workers=components.source.readers,
             )
-            result = _finish(components, module, trained, folder)
+            result = _finish(components, module, trained, counted, folder)
         except BaseException as error:
             session.abandon(error.exit_code if isinstance(error, ElboBenchError) else 1)
             raise
@@ -121,7 +125,26 @@ def _say_unfinished(module: BoundModule, epochs: float) -> None:
     print(f"elbo-bench: {line}, still on its way to the objective", file=sys.stderr)  # noqa: T201
 
 
-def _module(components: Components, catalogue: Catalogue) -> pl.LightningModule:
+def count_decoded(components: Components, module: pl.LightningModule, options: TrainerOptions) -> DecoderEvaluations:
+    """Return what counts the latents that a training decodes; K may be warmed up."""
+    counted = DecoderEvaluations(
+        num_train=len(components.dataset.train),
+        batch_size=components.source.batch_size,
+        each=components.latents_decoded,
+        accumulate=options.accumulate_grad_batches,
+    )
+    if not isinstance(module, BoundModule) or components.objective.latents != "sampled":
+        return counted
+    ascended = module.ascended
+    return dataclasses.replace(counted, warming=lambda epoch: ascended(epoch).samples_required, warm=module.warmup.end)
+
+
+def make_module(components: Components, catalogue: Catalogue) -> pl.LightningModule:
+    """Return the Lightning module of a run.
+
+    Raises:
+        UsageError: It is none, or has another model.
+    """
     cfg = components.cfg
     module = config.make(
         "module",
@@ -150,7 +173,11 @@ def _prepare(folder: Path, cfg: Config, *, force: bool) -> None:
 
 
 def _finish(
-    components: Components, module: pl.LightningModule, trained: Trained, folder: Path
+    components: Components,
+    module: pl.LightningModule,
+    trained: Trained,
+    counted: DecoderEvaluations,
+    folder: Path,
 ) -> dict[str, Any] | None:
     """Score the checkpoint that training chose, as it lies on disk, and write the record."""
     checkpoint = load_checkpoint(trained.checkpoint)
@@ -164,7 +191,7 @@ def _finish(
     compute = {
         **facts,
         "evaluate_seconds": seconds,
-        "train_decoder_evaluations": _decoded(components, module, facts["batches"]),
+        "train_decoder_evaluations": counted.after(facts["batches"]),
     }
     scored = {
         "scored": trained.checkpoint.stem,
@@ -197,20 +224,6 @@ def _draw_pictures(components: Components, folder: Path) -> None:
     for name, images in sheets.items():
         grey = dataset.grey(images.float().cpu().flatten(0, 1)).view(images.shape)
         write_sheet(folder / f"{name}.png", grey.numpy())
-
-
-def _decoded(components: Components, module: pl.LightningModule, batches: int) -> int:
-    """Return how many latents a training decoded; the last batch of an epoch may be smaller, and K may be warmed up."""
-    size, num_train = components.source.batch_size, len(components.dataset.train)
-    per_epoch = -(-num_train // size)
-    whole, rest = divmod(batches, per_epoch)
-    total = (whole * num_train + rest * size) * components.latents_decoded
-    if isinstance(module, BoundModule) and components.objective.latents == "sampled":
-        for position in range(min(batches, math.ceil(module.warmup.end * per_epoch))):
-            rows = min(size, num_train - position % per_epoch * size)
-            missing = components.latents_decoded - module.ascended(position / per_epoch).samples_required
-            total -= rows * missing
-    return total
 
 
 def _save_weights(model: nn.Module, target: Path) -> str:

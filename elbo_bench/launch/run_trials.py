@@ -11,8 +11,8 @@ from elbo_bench.launch.task import Task
 from elbo_bench.launch.trial import Trial
 from elbo_bench.results.claim import is_claimed
 
-_TRY_AGAIN = 75
-"""Exit code of a run that saved and stopped, or that another launcher has: nothing is wrong with it."""
+_STOPPED = 75
+"""Exit code of a run that a signal ended after it had saved, or that another launcher has."""
 
 _BAD_INPUT = 2
 """Exit code of a run that can never be: it is not tried again."""
@@ -28,7 +28,7 @@ def run_trials(
 ) -> None:
     """Run trials side by side; what happened stands in them.
 
-    A trial that is killed goes on from what it had saved. If it had saved nothing new, or fails, it is tried again at
+    A trial that is killed or stopped goes on from what it had saved. If it had saved nothing new, or fails, it is tried again at
     most `retries` times. One that another launcher computes is asked for now and then, until its record stands.
 
     Args:
@@ -90,11 +90,11 @@ class _Loop:
             trial.state = "done"
             return
         trial.reason = f"{trial.last_word() or 'it printed nothing'} ({_end(code)})"
-        if code == _TRY_AGAIN:
+        if code == _STOPPED and is_claimed(trial.folder):
             self._later(trial)
         else:
-            killed = code is None or code < 0
-            trial.failures += not (killed and attempt.has_saved)
+            interrupted = code is None or code < 0 or code == _STOPPED
+            trial.failures += not (interrupted and attempt.has_saved)
             if code == _BAD_INPUT or trial.failures > self._retries:
                 trial.state = "failed"
                 return

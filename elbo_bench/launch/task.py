@@ -30,6 +30,11 @@ class Task:
     environment: dict[str, str]
     processes: int = 1
 
+    def command(self) -> list[str]:
+        """Return the command line that does the same in a process of its own."""
+        folders = [word for each in self.conf for word in ("--conf", each)]
+        return [sys.executable, "-m", "elbo_bench", "train", *self.words, *folders]
+
     def __call__(self) -> int:
         """Run the trial in this process, printing into its log, and return its exit code."""
         self.log.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from elbo_bench.data.dataset import Dataset
 from elbo_bench.errors import UsageError
 from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.evaluation.evaluator import Bound
+from elbo_bench.training.budget import EndedBy, Limits
 from elbo_bench.training.checkpoints import AtomicCheckpointIO, Checkpoints
+from elbo_bench.training.decoder_evaluations import DecoderEvaluations
 from elbo_bench.training.finite_loss import FiniteLoss
 from elbo_bench.training.module import BoundModule
 from elbo_bench.training.options import TrainerOptions
 from elbo_bench.training.show_progress import ShowProgress
+from elbo_bench.training.stop_by_clock import StopByClock
 from elbo_bench.training.stop_on_signal import StopOnSignal
 from elbo_bench.training.tell_loss import TellLoss
 from elbo_bench.training.validation import Validation
@@ -103,7 +106,7 @@ def _path(name: str) -> str:
     return f"gap/{name.removesuffix('_gap')}" if name.endswith("_gap") else name
 
 
-def make_trainer(options: TrainerOptions, callbacks: list[pl.Callback] | None = None) -> pl.Trainer:
+def make_trainer(options: TrainerOptions, limits: Limits, callbacks: list[pl.Callback] | None = None) -> pl.Trainer:
     """Return Lightning's Trainer, quiet, with checkpoints that are atomic and no sampler of its own.
 
     Raises:
@@ -117,8 +120,8 @@ def make_trainer(options: TrainerOptions, callbacks: list[pl.Callback] | None = 
             num_nodes=options.num_nodes,
             strategy=options.strategy,
             precision=options.precision,
-            max_epochs=-1 if options.max_epochs is None else options.max_epochs,
-            max_steps=-1 if options.max_steps is None else options.max_steps,
+            max_epochs=-1 if limits.epochs is None else limits.epochs,
+            max_steps=-1 if limits.steps is None else limits.steps,
             gradient_clip_val=options.gradient_clip_norm,
             accumulate_grad_batches=options.accumulate_grad_batches,
             callbacks=callbacks,
@@ -134,6 +137,16 @@ def make_trainer(options: TrainerOptions, callbacks: list[pl.Callback] | None = 
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from None
 
 
+def _ended_by(
+    trainer: pl.Trainer, limits: Limits, clock: Sequence[StopByClock], validation: Validation | None
+) -> EndedBy:
+    if validation is not None and validation.gave_up:
+        return "patience"
+    if any(each.spent for each in clock):
+        return "seconds"
+    return limits.steps_by if limits.steps is not None and trainer.global_step >= limits.steps else "epochs"
+
+
 def quiet() -> None:
     """Keep Lightning's advice to itself: none of it is about the numbers."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
@@ -147,6 +160,7 @@ def fit(
     options: TrainerOptions,
     folder: Path,
     *,
+    counted: DecoderEvaluations,
     batch_size: int,
     shuffle: bool,
     seed: int,
@@ -158,9 +172,10 @@ def fit(
 ) -> Trained:
     """Train a module, or go on with one whose `last.ckpt` stands in the folder.
 
-    `bounds` are measured over training beside the evaluator's own; `tell` is called with what is measured meanwhile,
-    flat and with the optimiser step under `step`, on rank 0. `whole` gives every rank all rows of each global batch,
-    and `workers` read rows that lie in a file, see `TrainingBatches`.
+    `counted` says what the training decodes, by which its budget may go. `bounds` are measured over training beside the
+    evaluator's own; `tell` is called with what is measured meanwhile, flat and with the optimiser step under `step`, on
+    rank 0. `whole` gives every rank all rows of each global batch, and `workers` read rows that lie in a file, see
+    `TrainingBatches`.
 
     Raises:
         UsageError: Lightning refuses the options; nothing was written.
@@ -171,11 +186,13 @@ def fit(
     checkpoints = Checkpoints(folder, options.checkpoint_seconds, finite_loss)
     callbacks: list[pl.Callback] = [finite_loss]
     validation: Validation | None = None
-    batches_per_epoch = -(-len(dataset.train) // batch_size)
-    if (every := options.epochs_between_validations(batches_per_epoch)) is not None:
+    limits = options.limits(counted)
+    batches = limits.batches(counted)
+    if (every := options.validated_every(batches, counted.batches_per_epoch)) is not None:
         validation = Validation(
             dataset.observations("validation", options.validation_examples)[0],
             every=every,
+            seconds_apart=limits.seconds / 20 if limits.seconds and options.validate_every == "auto" else 0.0,
             num_samples=options.validation_samples,
             seed=seed,
             bounds=bounds,
@@ -186,7 +203,8 @@ def fit(
         )
         callbacks.append(validation)
     watchers = [TellLoss(_about_loss(module, tell)), ShowProgress()]
-    trainer = make_trainer(options, [*callbacks, checkpoints, StopOnSignal(checkpoints), *watchers])
+    clock = [] if limits.seconds is None else [StopByClock(checkpoints, limits.seconds)]
+    trainer = make_trainer(options, limits, [*callbacks, *clock, checkpoints, StopOnSignal(checkpoints), *watchers])
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # where it is set, Lightning leaves the number alone
     torch.set_num_threads(options.threads)
     trainer.fit(
@@ -197,10 +215,12 @@ def fit(
     )
     seconds = checkpoints.elapsed
     scored = checkpoints.best if options.checkpoint == "best" and checkpoints.best.exists() else checkpoints.last
+    done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
     facts = {
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.current_epoch if done % counted.batches_per_epoch == 0 else done / counted.batches_per_epoch,
         "steps": trainer.global_step,
-        "batches": trainer.fit_loop.epoch_loop.batch_progress.total.completed,
+        "batches": done,
+        "ended_by": _ended_by(trainer, limits, clock, validation),
         "train_seconds": seconds,
         "world_size": trainer.world_size,
         "device": str(trainer.strategy.root_device.type),

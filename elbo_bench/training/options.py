@@ -1,10 +1,14 @@
 """The keys of a training: how long, where, and what is kept."""
 
 import dataclasses
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from elbo_bench.errors import UsageError
+from elbo_bench.training.budget import Budget, Limits, limits
+from elbo_bench.training.decoder_evaluations import DecoderEvaluations
 from elbo_bench.typed import check_fields
 
 
@@ -12,8 +16,9 @@ from elbo_bench.typed import check_fields
 class TrainerOptions:
     """How long and where a run trains; `conf/trainer/lightning.yaml` says what each key is for."""
 
-    max_epochs: PositiveInt | None = 100
+    max_epochs: PositiveInt | Literal["auto"] | None = "auto"
     max_steps: PositiveInt | None = None
+    budget: Budget = dataclasses.field(default_factory=Budget)
     accelerator: str = "auto"
     devices: PositiveInt | str | list[int] = "auto"
     num_nodes: PositiveInt = 1
@@ -31,30 +36,35 @@ class TrainerOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.max_epochs is None and self.max_steps is None:
-            raise ValueError("one of max_epochs and max_steps must be a number")
+        if self.max_epochs is None and self.max_steps is None and not self.budget:
+            raise ValueError("one of max_epochs, max_steps and those of budget must be a number")
 
         if self.validate_every is None and (self.checkpoint == "best" or self.patience is not None):
             raise ValueError("checkpoint=best and patience need validations: validate_every must not be null")
 
-    def epochs(self, batches_per_epoch: int) -> float:
-        """Return how many epochs, and parts of one, a training takes at most."""
-        limits = [float(self.max_epochs)] if self.max_epochs is not None else []
-        if self.max_steps is not None:  # the last step of an epoch may have fewer batches
-            whole, rest = divmod(self.max_steps, -(-batches_per_epoch // self.accumulate_grad_batches))
-            limits.append(whole + rest * self.accumulate_grad_batches / batches_per_epoch)
-        return min(limits)
+    def limits(self, counted: DecoderEvaluations) -> Limits:
+        """Return what training ends at.
 
-    def epochs_between_validations(self, batches_per_epoch: int) -> int | None:
+        Raises:
+            UsageError: The budget does not pay for a step.
+        """
+        try:
+            return limits(self.max_epochs, self.max_steps, self.budget, counted)
+        except ValueError as error:
+            raise UsageError(f"trainer.{error}") from None
+
+    def validated_every(self, batches: float, batches_per_epoch: int) -> int | None:
         """Return the epochs from one validation to the next, None for never.
 
-        `auto` is each one where a validation decides something, and else about twenty over the run.
+        `auto` is each one where a validation decides something, or where only the clock says how many there will be,
+        and else about twenty over the run.
+
+        Args:
+            batches: That training takes at most.
+            batches_per_epoch: Batches of an epoch.
         """
         if self.validate_every != "auto":
             return self.validate_every
-        if self.checkpoint == "best" or self.patience is not None:
+        if self.checkpoint == "best" or self.patience is not None or math.isinf(batches):
             return 1
-        epochs = [self.max_epochs] if self.max_epochs is not None else []
-        if self.max_steps is not None:
-            epochs.append(-(-self.max_steps * self.accumulate_grad_batches // batches_per_epoch))
-        return max(1, min(epochs) // 20)
+        return max(1, math.ceil(batches / batches_per_epoch) // 20)

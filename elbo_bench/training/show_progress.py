@@ -22,7 +22,8 @@ class ShowProgress(pl.Callback):
             trainer.max_epochs * trainer.num_training_batches if trainer.max_epochs not in (None, -1) else math.inf,
             trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps != -1 else math.inf,
         ]
-        self._line = ProgressLine("training", int(min(limits)), enabled=trainer.is_global_zero).__enter__()
+        total = None if math.isinf(min(limits)) else int(min(limits))  # unknown where the clock alone ends a training
+        self._line = ProgressLine("training", total, enabled=trainer.is_global_zero).__enter__()
 
     def on_train_batch_end(
         self,

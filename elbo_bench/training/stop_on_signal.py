@@ -28,6 +28,7 @@ class StopOnSignal(pl.Callback):
         self._checkpoints = checkpoints
         self._interval = interval
         self._received: float | None = None  # when
+        self._batches = 0
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -58,7 +59,8 @@ class StopOnSignal(pl.Callback):
         """
         stop = self._received is not None
         if trainer.world_size > 1:
-            if (batch_idx + 1) % self._interval:
+            self._batches += 1  # an epoch may be shorter than the interval
+            if self._batches % self._interval:
                 return
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:

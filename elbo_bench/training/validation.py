@@ -1,6 +1,7 @@
 """Tightness over training: the evaluator on validation examples, which also chooses a checkpoint and when to stop."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ class Validation(pl.Callback):
     Args:
         x: Validation observations.
         every: Epochs between two measurements.
+        seconds_apart: And so much time at least, where nothing but the clock ends a training; rank 0's decides.
         num_samples: K; more if a bound of `bounds` does not fit twice into it.
         seed: The run's seed.
         bounds: Further bounds, the one trained with among them.
@@ -36,6 +38,7 @@ class Validation(pl.Callback):
         x: Tensor,
         *,
         every: int,
+        seconds_apart: float = 0.0,
         num_samples: int,
         seed: int,
         bounds: Mapping[str, Bound],
@@ -48,7 +51,9 @@ class Validation(pl.Callback):
         self._num_samples = max([num_samples, *(2 * bound.samples_required for bound in bounds.values())])
         self._checkpoints, self._keep_best, self._patience = checkpoints, keep_best, patience
         self._tell = tell
+        self._seconds_apart, self._measured_at = seconds_apart, time.monotonic()
         self.history: list[dict[str, Any]] = []
+        self.gave_up = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know."""
@@ -63,7 +68,7 @@ class Validation(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, keep the best, stop if there is no better one for long."""
         epoch = trainer.current_epoch + 1
-        if epoch % self._every:
+        if epoch % self._every or not self._is_time(trainer):
             return
         try:
             measured = evaluate(
@@ -86,4 +91,13 @@ class Validation(pl.Callback):
             self._checkpoints.save(trainer, self._checkpoints.best)
         bounds = [entry["metrics"]["log_px"] for entry in self.history]
         if self._patience is not None and len(bounds) - 1 - bounds.index(max(bounds)) >= self._patience:
-            trainer.should_stop = True
+            trainer.should_stop = self.gave_up = True
+
+    def _is_time(self, trainer: pl.Trainer) -> bool:
+        if not self._seconds_apart:
+            return True
+        now = time.monotonic()
+        due: bool = trainer.strategy.broadcast(now - self._measured_at >= self._seconds_apart)
+        if due:
+            self._measured_at = now
+        return due

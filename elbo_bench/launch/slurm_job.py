@@ -1,0 +1,58 @@
+"""What runs inside of a Slurm job: the trial in a process of its own, which is asked to save when time is over."""
+
+import getpass
+import os
+import subprocess
+from typing import Any
+
+from elbo_bench.launch.task import Task
+
+_SAVING = 60.0
+"""Seconds in which a run is expected to save; Slurm's own patience is `engine.grace_seconds`."""
+
+
+class SlurmJob:
+    """Creates the function that submitit pickles, and calls in a job.
+
+    Args:
+        task: The attempt.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> int:
+        """Run the trial and return its exit code."""
+        task = self._task
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        # One job is one machine to a trial: what it starts itself must not take Slurm's tasks for its ranks.
+        plain = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SRUN_"))}
+        with task.log.open("wb") as log:
+            self._process = subprocess.Popen(task.command(), env=plain | task.environment, stdout=log, stderr=log)  # noqa: S603
+        return self._process.wait()
+
+    def checkpoint(self) -> Any:
+        """Let the run save and end; return what is called when the job starts again. Time is over, or preempted."""
+        from submitit.helpers import DelayedSubmission
+
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_SAVING)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        return DelayedSubmission(SlurmJob(self._task))
+
+
+def queued() -> set[str] | None:
+    """Return the ids of this user's jobs that wait or run; None if Slurm does not answer at the moment.
+
+    `squeue` answers on every cluster; `sacct`, which submitit asks, only where jobs are accounted for.
+    """
+    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return set(done.stdout.split())
