@@ -30,6 +30,7 @@ PLACEMENT = (
     "data.in_memory",
     "data.path",
     "data.readers",
+    "then_evaluate",
     "tracking",
     "trainer.accelerator",
     "trainer.checkpoint_seconds",
@@ -71,6 +72,7 @@ def _leaves(token: str) -> Iterator[tuple[str, str, Any]]:
     key, equals, text = token.partition("=")
     one_line = len(f"{text}.".splitlines()) == 1  # YAML would read a second line as another key
     value = parse_yaml(f"value: {text}", token)["value"] if equals and one_line else text
+    value = _python_null(value)
     if isinstance(value, int | float) and re.match(r"\s*[-+]?(0[0-9_]|.*:)", text):
         raise UsageError(f"{token}: YAML takes this for the number {value}; write that, or a string in quotes")
     below = [(key, value)]
@@ -82,6 +84,15 @@ def _leaves(token: str) -> Iterator[tuple[str, str, Any]]:
             below += [(f"{key}.{inner}", inside) for inner, inside in value.items()]
         else:
             yield token, key, value
+
+
+def _python_null(value: Any) -> Any:
+    """Return a value with Python's `None` as null, also within: W&B's agents write values as Python does."""
+    if isinstance(value, dict):
+        return {key: _python_null(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_python_null(inner) for inner in value]
+    return None if value == "None" else value
 
 
 def resolve(tokens: Sequence[str] = (), catalogue: Catalogue | None = None) -> Config:
@@ -110,9 +121,22 @@ def resolve(tokens: Sequence[str] = (), catalogue: Catalogue | None = None) -> C
 def _merge(key: str, layers: list[Any], catalogue: Catalogue) -> Any:
     if isinstance(layers[0], dict):
         return resolve_group(key, key, layers, catalogue)
+    if key == "then_evaluate":
+        return _evaluations(layers[-1], catalogue)
     if isinstance(layers[-1], dict):
         raise UsageError(f"{key}={shown(layers[-1])}: {key} is a plain value, not a group")
     return layers[-1]
+
+
+def _evaluations(wanted: Any, catalogue: Catalogue) -> list[Config]:
+    if not isinstance(wanted, list):
+        raise UsageError(f"then_evaluate={shown(wanted)}: should be a list of evaluations, such as [gradients]")
+    resolved = []
+    for number, each in enumerate(wanted):
+        if not isinstance(each, str | dict):
+            raise UsageError(f"then_evaluate[{number}]={shown(each)}: should be a name or a mapping with one")
+        resolved.append(resolve_group(f"then_evaluate[{number}]", "evaluation", [each], catalogue))
+    return resolved
 
 
 def resolve_group(path: str, group: str, layers: Sequence[Any], catalogue: Catalogue) -> Config:
@@ -186,6 +210,10 @@ def check(resolved: Config, catalogue: Catalogue | None = None, *, only: Sequenc
             checked[key] = value
         elif key in catalogue.groups():
             checked[key] = _check_component(key, key, value, catalogue)
+        elif key == "then_evaluate":
+            checked[key] = [
+                _check_component(f"{key}[{number}]", "evaluation", each, catalogue) for number, each in enumerate(value)
+            ]
         else:
             checked[key] = _check(key, value, int, minimum=0)
     return checked
@@ -349,6 +377,7 @@ def load_recorded(recorded: Config, catalogue: Catalogue, *, trust: bool) -> tup
     if "${" in json.dumps(plain):
         raise UsageError("the recorded configuration holds an interpolation; a record is data")
     catalogue = dataclasses.replace(catalogue, recorded=trusted)
+    plain.pop("then_evaluate", None)  # was done, or not: it says nothing of the run
     return {
         key: _merge(key, [base[key], *([plain[key]] if key in plain else [])], catalogue) for key in base
     }, catalogue

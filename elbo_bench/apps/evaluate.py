@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import hashlib
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.errors import UsageError, nearest
 from elbo_bench.evaluation.blocks import rank_and_world_size
+from elbo_bench.results.further import lacking
 from elbo_bench.results.record import RESULT, WEIGHTS, read_result, write_result
 from elbo_bench.tracking.tracker import Tracker
 from elbo_bench.training.options import TrainerOptions
@@ -35,31 +37,93 @@ def run(arguments: argparse.Namespace) -> None:
     """
     folder, checkpoint = find_run(arguments.run)
     recorded = read_result(folder)
-    cfg, catalogue = _configuration(recorded, arguments)
-    weights = checkpoint or folder / WEIGHTS
-    identity = {**config.identity(cfg), "weights": weights.name, "sha256": _sha256(weights)}
-    target = folder / "evaluations" / config.digest(identity)
+    catalogue = Catalogue.of(arguments.conf)
+    given = config.parse_overrides(arguments.overrides, catalogue)
+    _refuse_training(given)
+    cfg, catalogue = _configuration(recorded, given, catalogue, trust=arguments.trust)
+    target = _target(folder, cfg, checkpoint)
     if (target / RESULT).exists() and not arguments.force:
         note = "recorded already, nothing was computed; --force computes it again"
         show_result(read_result(target), target, as_json=arguments.json, note=note)
         return
-    components = Components.build(cfg, catalogue)
-    components.split()
-    scored = _load_weights(components.model, folder, recorded, checkpoint)
+    job = Job(cfg, catalogue, folder, target, checkpoint)
     if arguments.force and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
         discard_blocks(target)  # before other ranks are started, which may already save theirs
-    device = _launch(make("trainer", TrainerOptions, cfg, catalogue))
-    components.model.to(device)
-    evaluation, seconds = components.score(target)
-    rank, world_size = rank_and_world_size()
-    if rank == 0:
+    result = job.score(recorded, lambda: _launch(make("trainer", TrainerOptions, cfg, catalogue)))
+    if result is not None:
+        show_result(result, target, as_json=arguments.json)
+
+
+def evaluate_further(cfg: Config, catalogue: Catalogue, folder: Path, device: torch.device | None = None) -> None:
+    """Compute what a configuration wants evaluated beside its run's record, as far as that has no record yet.
+
+    Args:
+        cfg: The run's configuration, checked.
+        catalogue: Where names are looked up.
+        folder: The run's folder, with its record.
+        device: Where this process computes, one of several ranks if it is; None starts them if need be.
+
+    Raises:
+        ElboBenchError: One cannot be computed.
+    """
+    for wanted in lacking(folder, cfg["then_evaluate"]):
+        recorded = read_result(folder)
+        given = {"evaluation": dict(wanted), "trainer": {key: cfg["trainer"][key] for key in _PLACEMENT}}
+        own, catalogue = _configuration(recorded, given, catalogue, trust=False)
+        own["tracking"] = cfg["tracking"]
+        job = Job(own, catalogue, folder, _target(folder, own, None), None)
+        options = make("trainer", TrainerOptions, own, catalogue)
+        job.score(recorded, lambda: device or _launch(options))  # noqa: B023 - it is called at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One evaluation of a run's weights.
+
+    Attributes:
+        cfg: The run's configuration, with the evaluation.
+        catalogue: Where names are looked up.
+        folder: The run's.
+        target: Where the evaluation is recorded.
+        checkpoint: What is scored; None is the run's own weights.
+    """
+
+    cfg: Config
+    catalogue: Catalogue
+    folder: Path
+    target: Path
+    checkpoint: Path | None
+
+    def score(self, recorded: Mapping[str, Any], launch: Callable[[], torch.device]) -> dict[str, Any] | None:
+        """Load the weights, score them, record and mirror that; return the record, or None on ranks other than 0.
+
+        `launch` returns this process's device, and starts other ranks if need be: when nothing is left to refuse.
+        """
+        cfg, target = self.cfg, self.target
+        components = Components.build(cfg, self.catalogue)
+        components.split()
+        scored = _load_weights(components.model, self.folder, recorded, self.checkpoint)
+        device = launch()
+        components.model.to(device)
+        evaluation, seconds = components.score(target)
+        rank, world_size = rank_and_world_size()
+        if rank != 0:
+            return None
         compute = {"evaluate_seconds": seconds, "world_size": world_size, "device": device.type}
         result = components.result(recorded["run_id"], evaluation, scored, compute)
         write_result(target, result, evaluation.examples)
         discard_blocks(target)
         facts = dataclasses.replace(run_facts(cfg, target, "evaluate"), run_id=f"{recorded['run_id']}-{target.name}")
-        make("tracking", Tracker, cfg, catalogue).start(facts).finish(target)  # type: ignore[type-abstract]
-        show_result(result, target, as_json=arguments.json)
+        if "WANDB_SWEEP_ID" not in os.environ:  # an agent has one run in W&B, and that is the training
+            make("tracking", Tracker, cfg, self.catalogue).start(facts).finish(target)  # type: ignore[type-abstract]
+        return result
+
+
+def _target(folder: Path, cfg: Config, checkpoint: Path | None) -> Path:
+    """Return where an evaluation of some weights is recorded."""
+    weights = checkpoint or folder / WEIGHTS
+    identity = {**config.identity(cfg), "weights": weights.name, "sha256": _sha256(weights)}
+    return folder / "evaluations" / config.digest(identity)
 
 
 def _sha256(place: Path) -> str:
@@ -92,10 +156,7 @@ def find_run(name: str) -> tuple[Path, Path | None]:
     return folder, checkpoint
 
 
-def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> tuple[Config, Catalogue]:
-    """Return the recorded configuration with the evaluation, and the place to compute it, that the user wants."""
-    catalogue = Catalogue.of(arguments.conf)
-    given = config.parse_overrides(arguments.overrides, catalogue)
+def _refuse_training(given: Config) -> None:
     for group, keys in given.items():
         allowed = {"evaluation": None, "tracking": None, "trainer": _PLACEMENT, "data": _WHERE_DATA_LIE}
         if group not in allowed:
@@ -105,10 +166,16 @@ def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> t
                 raise UsageError(
                     f"{group}.{key}: evaluate does not change how a run was trained; {nearest(key, valid)}"
                 )
+
+
+def _configuration(
+    recorded: dict[str, Any], given: Config, catalogue: Catalogue, *, trust: bool
+) -> tuple[Config, Catalogue]:
+    """Return the recorded configuration with the evaluation, and the place to compute it, that are wanted."""
     missing = [key for key in _NEEDED if key not in recorded["cfg"]]
     if missing:
         raise UsageError(f"the recorded configuration has no {missing[0]}")
-    cfg, catalogue = config.load_recorded(recorded["cfg"], catalogue, trust=arguments.trust)
+    cfg, catalogue = config.load_recorded(recorded["cfg"], catalogue, trust=trust)
     # Where the run was trained says nothing about where it is scored.
     trainer = {key: value for key, value in cfg["trainer"].items() if key not in _PLACEMENT}
     # Whose account a run was told to says nothing about whose it is told to now: only the kind of tracking is kept.
@@ -119,7 +186,9 @@ def _configuration(recorded: dict[str, Any], arguments: argparse.Namespace) -> t
     return config.check(cfg, catalogue, only=(*_NEEDED, "tracking")), catalogue
 
 
-def _load_weights(model: nn.Module, folder: Path, recorded: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
+def _load_weights(
+    model: nn.Module, folder: Path, recorded: Mapping[str, Any], checkpoint: Path | None
+) -> dict[str, Any]:
     """Load the weights that were scored, or a checkpoint's, and return what the record says of them."""
     if checkpoint is not None:
         from elbo_bench.training.checkpoints import load_checkpoint  # Lightning takes seconds to import

@@ -19,6 +19,7 @@ from elbo_bench.errors import RunFailedError, UsageError
 from elbo_bench.launch.engine import Engine
 from elbo_bench.launch.expand import Sweep, expand
 from elbo_bench.launch.run_trials import run_trials
+from elbo_bench.launch.slots import cpu_cores
 from elbo_bench.launch.task import Task
 from elbo_bench.launch.trial import Trial
 
@@ -47,7 +48,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         from elbo_bench.apps.dry_run import print_plan
 
-        print_plan(trials, catalogue, engine, arguments.format, arguments.workers)
+        left = sum(trial.state != "recorded" for trial in trials)
+        side_by_side = min(arguments.workers or max(1, len(cpu_cores()) // engine.cores), max(1, left))
+        print_plan(trials, catalogue, engine.cores, side_by_side, arguments.format)
         return
     waiting = [trial for trial in trials if trial.state != "recorded"]
     environment = {"ELBO_BENCH_RUNS": str(runs_root().resolve())}

@@ -18,15 +18,18 @@ from torch import nn
 
 from elbo_bench import config
 from elbo_bench.apps.components import Components, check_launch, discard_blocks, make, run_facts
+from elbo_bench.apps.evaluate import evaluate_further
 from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.pinning import pinned
 from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.errors import ElboBenchError, UsageError
+from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.evaluation.pictures import reconstructions, samples
 from elbo_bench.noise import Noise
 from elbo_bench.results.claim import claimed
+from elbo_bench.results.further import lacking
 from elbo_bench.results.pictures import is_image, write_sheet
 from elbo_bench.results.record import EXAMPLES, RESULT, WEIGHTS, read_result, replace, write_result
 from elbo_bench.tracking.none import SilentSession
@@ -54,6 +57,11 @@ def run(arguments: argparse.Namespace) -> None:
     folder = runs_root() / config.run_id(cfg)
     if (folder / RESULT).exists() and not arguments.force:
         note = "recorded already, nothing was computed; --force computes it again"
+        if lacking(folder, cfg["then_evaluate"]):
+            evaluate_further(cfg, catalogue, folder)
+            if rank_and_world_size()[0]:
+                return
+            note = "recorded already; only further evaluations were computed"
         show_result(read_result(folder), folder, as_json=arguments.json, note=note)
         return
     result = train(cfg, catalogue, folder, force=arguments.force)
@@ -78,6 +86,8 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
         )
     options = make("trainer", TrainerOptions, cfg, catalogue)
     components.split()  # the part of the split that is asked for exists
+    for further in cfg["then_evaluate"]:
+        Components.build({**cfg, "evaluation": further}, catalogue).split()
     module = make_module(components, catalogue)
     counted = count_decoded(components, module, options)
     limits = options.limits(counted)
@@ -87,6 +97,7 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
     with claimed(folder) if first else contextlib.nullcontext():
         alone = "WORLD_SIZE" not in os.environ  # else other ranks are on their way already
         if first and alone and not force and (folder / RESULT).exists():
+            evaluate_further(cfg, catalogue, folder)
             return read_result(folder)  # another process recorded it while this one got ready
         if first:
             _prepare(folder, cfg, force=force)
@@ -117,6 +128,9 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
             session.abandon(error.exit_code if isinstance(error, ElboBenchError) else 1)
             raise
         session.finish(folder)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # the record that the others now read stands
+        evaluate_further(cfg, catalogue, folder, trained.device)
         return result
 
 

@@ -28,8 +28,8 @@ def run_trials(
 ) -> None:
     """Run trials side by side; what happened stands in them.
 
-    A trial that is killed or stopped goes on from what it had saved. If it had saved nothing new, or fails, it is tried again at
-    most `retries` times. One that another launcher computes is asked for now and then, until its record stands.
+    A trial that is killed or stopped goes on from what it had saved. If it had saved nothing new, or fails, it is tried
+    again at most `retries` times. One that another launcher computes is looked at now and then until its record stands.
 
     Args:
         trials: Those to run; their states are kept up to date.

@@ -5,6 +5,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from elbo_bench.errors import UsageError
+from elbo_bench.results.further import lacking
+from elbo_bench.results.record import RESULT
+
 State = Literal["waiting", "queued", "running", "elsewhere", "done", "recorded", "failed", "stopped"]
 
 
@@ -41,8 +45,13 @@ class Trial:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether its record stands: an exit code of 0 proves nothing."""
-        return (self.folder / "result.json").is_file()
+        """Whether its record and those of its further evaluations stand: an exit code of 0 proves nothing."""
+        if not (self.folder / RESULT).is_file():
+            return False
+        try:
+            return not lacking(self.folder, self.cfg.get("then_evaluate", []))
+        except UsageError:  # damaged: the leaderboard names it
+            return True
 
     def saved(self) -> int:
         """Return when the run last saved something to go on from, in nanoseconds; 0 for never."""

@@ -169,13 +169,14 @@ def fit(
     tell: Tell,
     whole: bool = False,
     workers: int = 0,
+    show: bool = True,
 ) -> Trained:
     """Train a module, or go on with one whose `last.ckpt` stands in the folder.
 
     `counted` says what the training decodes, by which its budget may go. `bounds` are measured over training beside the
     evaluator's own; `tell` is called with what is measured meanwhile, flat and with the optimiser step under `step`, on
     rank 0. `whole` gives every rank all rows of each global batch, and `workers` read rows that lie in a file, see
-    `TrainingBatches`.
+    `TrainingBatches`. `show` its progress.
 
     Raises:
         UsageError: Lightning refuses the options; nothing was written.
@@ -202,7 +203,7 @@ def fit(
             patience=options.patience,
         )
         callbacks.append(validation)
-    watchers = [TellLoss(_about_loss(module, tell)), ShowProgress()]
+    watchers = [TellLoss(_about_loss(module, tell)), *([ShowProgress()] if show else [])]
     clock = [] if limits.seconds is None else [StopByClock(checkpoints, limits.seconds)]
     trainer = make_trainer(options, limits, [*callbacks, *clock, checkpoints, StopOnSignal(checkpoints), *watchers])
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # where it is set, Lightning leaves the number alone
