@@ -11,7 +11,8 @@ from types import FrameType
 from typing import NoReturn
 
 from elbo_bench import __version__
-from elbo_bench.errors import ElboBenchError, UsageError, memory_problem, nearest, printable
+from elbo_bench.errors import ElboBenchError, UsageError, memory_problem, nearest, peer_problem, printable
+from elbo_bench.ranks import is_first
 
 _DESCRIPTION = """\
 How tight is a bound on log p(x), and how far can the number be trusted?
@@ -260,10 +261,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     except (MemoryError, RuntimeError) as error:
-        problem = memory_problem(error)
-        if problem is None:
+        if problem := memory_problem(error):
+            _say(f"out of memory: {problem}")
+        elif peer_problem(error):
+            _say("another process of this run ended; the same command goes on from what is saved")
+        else:
             raise
-        _say(f"out of memory: {problem}")
         return 3
     except OSError as error:  # a full disk, a folder that may not be written
         _say(f"{error.filename or 'system'}: {error.strerror or error}")
@@ -272,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one a rank
+    if is_first():  # one line, not one a rank
         line = " ".join(message.split())
         if len(line) > 1000:  # someone's data rather than a key
             line = f"{line[:500]} ... {line[-300:]}"

@@ -55,6 +55,12 @@ def memory_problem(error: BaseException) -> str | None:
     return lines[0] if isinstance(error, MemoryError) or any(word in lines[0] for word in words) else None
 
 
+def peer_problem(error: BaseException) -> bool:
+    """Return whether a collective failed since another process of the run is gone; Gloo and NCCL have words for it."""
+    words = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "Timeout", "connectFullMesh")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 def printable(text: str) -> str:
     """Return text as it may stand on a terminal: what was read from a file must not move its cursor."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -1,14 +1,19 @@
 """Forty trials and twenty killed workers, on each engine: every trial once, with the numbers of a calm sweep."""
 
 import collections
+import os
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from one_node_slurm import one_node_slurm, why_not
 from sweep_runs import FORTY, children, kill_at_random, records, start
+
+from elbo_bench.results.record import read_result
 
 pytestmark = pytest.mark.slow
 
@@ -100,3 +105,44 @@ def test_slurm_with_twenty_killed_workers(calm: Path, tmp_path: Path, slurm: dic
         return [int(pid) for pid in found.stdout.split() if Path(f"/proc/{pid}/comm").read_text() != "srun\n"]
 
     finish(sweep, runs, calm, kill_at_random(sweep, workers, 20, runs, seed=4, most=8.0))
+
+
+def test_slurm_job_whose_time_is_over_saves_goes_back_into_the_queue_and_goes_on(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    place, runs = tmp_path / "sweep.yaml", tmp_path / "runs"
+    place.write_text(FORTY.replace("trainer.max_epochs: {value: 30}", "trainer.budget.seconds: {value: 40}"))
+    words = [
+        "engine.minutes=1",
+        "engine.grace_seconds=35",
+        "trainer.validate_every=null",
+        "trainer.checkpoint_seconds=600",
+    ]
+    sweep = start(runs, place, "--engine", "slurm", "--trials", "1", "--retries", "0", *words, **slurm)
+    _, error = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, error
+    (folder,) = (each.parent for each in runs.glob("*/result.json"))
+    compute = read_result(folder)["compute"]
+    assert compute["ended_by"] == "seconds"
+    assert 40 <= compute["train_seconds"] < 45
+    (told,) = runs.glob(".jobs/*_log.err")
+    assert "timed-out" in told.read_text()
+    assert "1 computed" in error
+
+
+def test_a_stopped_slurm_sweep_leaves_no_job_and_goes_on(tmp_path: Path, slurm: dict[str, str]) -> None:
+    place, runs = tmp_path / "sweep.yaml", tmp_path / "runs"
+    place.write_text(FORTY.replace("trainer.max_epochs: {value: 30}", "trainer.budget.seconds: {value: 12}"))
+    words = ["--engine", "slurm", "--trials", "3"]
+    sweep = start(runs, place, *words, **slurm)
+    deadline = time.monotonic() + 60
+    while not list(runs.glob("*/checkpoints/last.ckpt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    sweep.send_signal(signal.SIGINT)
+    _, error = sweep.communicate(timeout=90)
+    assert sweep.returncode == 75, error
+    queue = subprocess.run(["squeue", "-h"], env=os.environ | slurm, capture_output=True, text=True, check=True)
+    assert queue.stdout == ""
+    _, error = start(runs, place, *words, **slurm).communicate(timeout=120)
+    assert "3 computed, 0 recorded before, 0 failed" in error

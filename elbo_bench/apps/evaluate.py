@@ -19,6 +19,7 @@ from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.errors import UsageError, nearest
 from elbo_bench.evaluation.blocks import rank_and_world_size
+from elbo_bench.ranks import is_first, others_were_started
 from elbo_bench.results.further import lacking
 from elbo_bench.results.record import RESULT, WEIGHTS, read_result, write_result
 from elbo_bench.tracking.tracker import Tracker
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         show_result(read_result(target), target, as_json=arguments.json, note=note)
         return
     job = Job(cfg, catalogue, folder, target, checkpoint)
-    if arguments.force and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
+    if arguments.force and is_first():
         discard_blocks(target)  # before other ranks are started, which may already save theirs
     result = job.score(recorded, lambda: _launch(make("trainer", TrainerOptions, cfg, catalogue)))
     if result is not None:
@@ -231,9 +232,11 @@ def _launch(options: TrainerOptions) -> torch.device:
     """Start the other ranks, if more than one is asked for, and return this one's device."""
     alone = options.devices in ("auto", 1) and options.num_nodes == 1 and options.accelerator in ("auto", "cpu")
     alone = alone and options.strategy == "auto"
-    if alone and not torch.cuda.is_available() and "WORLD_SIZE" not in os.environ:
+    if alone and not torch.cuda.is_available() and not others_were_started():
         return torch.device("cpu")
     from lightning.fabric import Fabric  # Lightning takes seconds to import
+
+    from elbo_bench.training.environment import cluster_environment
 
     try:
         fabric = Fabric(
@@ -241,6 +244,7 @@ def _launch(options: TrainerOptions) -> torch.device:
             devices=options.devices,
             num_nodes=options.num_nodes,
             strategy=options.strategy,
+            plugins=[cluster_environment()],
         )
     except Exception as error:  # Lightning's own, and whatever a back end raises
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from None

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from elbo_bench.errors import ElboBenchError, UsageError
 from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.evaluation.pictures import reconstructions, samples
 from elbo_bench.noise import Noise
+from elbo_bench.ranks import is_first, others_were_started
 from elbo_bench.results.claim import claimed
 from elbo_bench.results.further import lacking
 from elbo_bench.results.pictures import is_image, write_sheet
@@ -93,9 +93,9 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
     limits = options.limits(counted)
     check_launch(options, make_trainer(options, limits).strategy)  # Lightning accepts the devices, and so do we
     tracker = make("tracking", Tracker, cfg, catalogue)  # type: ignore[type-abstract]
-    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    first = is_first()
     with claimed(folder) if first else contextlib.nullcontext():
-        alone = "WORLD_SIZE" not in os.environ  # else other ranks are on their way already
+        alone = not others_were_started()
         if first and alone and not force and (folder / RESULT).exists():
             evaluate_further(cfg, catalogue, folder)
             return read_result(folder)  # another process recorded it while this one got ready

@@ -52,6 +52,7 @@ def run_trials(
 class _Loop:
     def __init__(self, trials: Sequence[Trial], engine: Engine, task_of: Callable[[Trial], Task], retries: int) -> None:
         self._waiting = list(trials)
+        self._tried: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._running: dict[str, _Attempt] = {}
         self._engine, self._task_of, self._retries = engine, task_of, retries
@@ -65,12 +66,14 @@ class _Loop:
             if not self._engine.has_room(task):
                 break
             if trial.is_recorded:
-                trial.state = "recorded"  # by another launcher
+                # By a process of ours that outlived the one that was killed, or by another launcher.
+                trial.state = "done" if trial.name in self._tried else "recorded"
                 self._waiting.remove(trial)
             elif is_claimed(trial.folder):
                 self._later(trial)
             else:
                 self._running[trial.name] = _Attempt(trial)
+                self._tried.add(trial.name)
                 self._engine.start(trial.name, task)
                 self._waiting.remove(trial)
         if not self._running:

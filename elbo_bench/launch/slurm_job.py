@@ -2,7 +2,9 @@
 
 import getpass
 import os
+import signal
 import subprocess
+import time
 from typing import Any
 
 from elbo_bench.launch.task import Task
@@ -29,20 +31,32 @@ class SlurmJob:
         # One job is one machine to a trial: what it starts itself must not take Slurm's tasks for its ranks.
         plain = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SRUN_"))}
         with task.log.open("wb") as log:
-            self._process = subprocess.Popen(task.command(), env=plain | task.environment, stdout=log, stderr=log)  # noqa: S603
-        return self._process.wait()
+            self._process = subprocess.Popen(  # noqa: S603
+                task.command(), env=plain | task.environment, stdout=log, stderr=log, preexec_fn=_ignore_warning
+            )
+        # Not wait(): it holds a lock, for which `checkpoint`, called by a signal meanwhile, would wait for ever.
+        while (code := self._process.poll()) is None:
+            time.sleep(0.2)
+        return code
 
     def checkpoint(self) -> Any:
         """Let the run save and end; return what is called when the job starts again. Time is over, or preempted."""
         from submitit.helpers import DelayedSubmission
 
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_SAVING)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+        if self._process is not None and self._process.returncode is None:
+            os.kill(self._process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + _SAVING
+            while not _is_over(self._process.pid) and time.monotonic() < deadline:
+                time.sleep(0.1)
         return DelayedSubmission(SlurmJob(self._task))
+
+
+def _ignore_warning() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm warns every process of a job; submitit's is to act on it
+
+
+def _is_over(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def queued() -> set[str] | None:

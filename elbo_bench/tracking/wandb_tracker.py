@@ -79,7 +79,7 @@ class WandbSession(Session):
         self._finish_seconds = finish_seconds
         self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=_WAITING)
         # Ranks are told apart by these; the mirror is none of them.
-        ranks = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
+        ranks = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE")
         environment = {key: value for key, value in os.environ.items() if key not in ranks}
         root = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))

@@ -19,9 +19,11 @@ from elbo_bench.evaluation.evaluator import Bound
 from elbo_bench.training.budget import EndedBy, Limits
 from elbo_bench.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from elbo_bench.training.decoder_evaluations import DecoderEvaluations
+from elbo_bench.training.environment import cluster_environment
 from elbo_bench.training.finite_loss import FiniteLoss
 from elbo_bench.training.module import BoundModule
 from elbo_bench.training.options import TrainerOptions
+from elbo_bench.training.same_start import SameStart
 from elbo_bench.training.show_progress import ShowProgress
 from elbo_bench.training.stop_by_clock import StopByClock
 from elbo_bench.training.stop_on_signal import StopOnSignal
@@ -125,7 +127,7 @@ def make_trainer(options: TrainerOptions, limits: Limits, callbacks: list[pl.Cal
             gradient_clip_val=options.gradient_clip_norm,
             accumulate_grad_batches=options.accumulate_grad_batches,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), cluster_environment()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -204,14 +206,16 @@ def fit(
         )
         callbacks.append(validation)
     watchers = [TellLoss(_about_loss(module, tell)), *([ShowProgress()] if show else [])]
+    last = checkpoints.last if resume and checkpoints.last.exists() else None
     clock = [] if limits.seconds is None else [StopByClock(checkpoints, limits.seconds)]
-    trainer = make_trainer(options, limits, [*callbacks, *clock, checkpoints, StopOnSignal(checkpoints), *watchers])
+    obeying = [*clock, checkpoints, StopOnSignal(checkpoints)]
+    trainer = make_trainer(options, limits, [SameStart(last is not None), *callbacks, *obeying, *watchers])
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # where it is set, Lightning leaves the number alone
     torch.set_num_threads(options.threads)
     trainer.fit(
         module,
         datamodule=_Data(dataset, batch_size, shuffle, seed, whole, workers),
-        ckpt_path=checkpoints.last if resume and checkpoints.last.exists() else None,
+        ckpt_path=last,
         weights_only=True,
     )
     seconds = checkpoints.elapsed
