@@ -25,6 +25,13 @@ def is_first() -> bool:
     return os.environ.get("NODE_RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def started_by_others() -> int | None:
+    """Return how many processes torchrun or srun has started; None if the run starts its own."""
+    if by_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ["SLURM_STEP_NUM_TASKS"]) if by_srun() else None
+
+
 def others_were_started() -> bool:
     """Return whether the other processes of this run are on their way already, whatever this one finds."""
     return by_torchrun() or by_srun() or "WORLD_SIZE" in os.environ or "NODE_RANK" in os.environ

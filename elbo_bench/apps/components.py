@@ -31,6 +31,7 @@ from elbo_bench.evaluation.evaluator import Bound, Request
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.base import Objective
 from elbo_bench.progress import ProgressLine
+from elbo_bench.ranks import started_by_others
 from elbo_bench.results.provenance import provenance
 from elbo_bench.results.record import SCHEMA_VERSION
 from elbo_bench.tracking.tracker import RunFacts
@@ -241,7 +242,7 @@ def check_launch(options: TrainerOptions, strategy: object) -> None:
     """Refuse what Lightning accepts and this machine, or a run, cannot do; nothing has been started yet.
 
     Raises:
-        UsageError: There are far more processes than cores, or they would be forked.
+        UsageError: There are far more processes than cores, they would be forked, or others than were started.
     """
     if any(word in options.strategy for word in ("spawn", "fork", "notebook")):
         raise UsageError(f"trainer.strategy={options.strategy}: a run cannot fork or spawn; did you mean 'ddp'?")
@@ -249,6 +250,14 @@ def check_launch(options: TrainerOptions, strategy: object) -> None:
     cores = os.cpu_count() or 1
     if len(devices) > 4 * cores and devices[0].type == "cpu":
         raise UsageError(f"trainer.devices={options.devices}: so many processes on {cores} cores; at most {4 * cores}")
+    started, wanted = started_by_others(), max(1, len(devices)) * options.num_nodes
+    if started not in (None, wanted):
+        asked = f"trainer.devices={options.devices} trainer.num_nodes={options.num_nodes}"
+        raise UsageError(f"{asked} make {wanted} processes, and {started} were started")
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
+    if started is None and options.num_nodes > 1 and missing:
+        how = f"start it by torchrun or srun, or set {', '.join(missing)} on each machine"
+        raise UsageError(f"trainer.num_nodes={options.num_nodes}: {how}")
 
 
 def run_facts(cfg: Config, folder: Path, job_type: str) -> RunFacts:
