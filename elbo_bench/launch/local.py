@@ -2,13 +2,10 @@
 
 import multiprocessing
 import multiprocessing.connection
-import os
-import signal
-import sys
-import threading
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 
+from elbo_bench.launch.child import child
 from elbo_bench.launch.slots import Slot, cpu_cores, gpus, slots
 from elbo_bench.launch.task import Task
 
@@ -41,7 +38,7 @@ class LocalEngine:
         count = min(task.processes, self._workers)
         taken, self._free = self._free[:count], self._free[count:]
         for retry in (False, True):
-            process = self._context.Process(target=_child, args=(task, taken), name=name)
+            process = self._context.Process(target=child, args=(task, taken), name=name)
             try:
                 process.start()
                 break
@@ -67,21 +64,3 @@ class LocalEngine:
             process.terminate()
         for _, process, _ in self._running.values():
             process.join(60)
-
-
-def _child(task: Task, taken: list[Slot]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the sweep alone passes it on
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core for slot in taken for core in slot.cores})
-    if names := list(dict.fromkeys(slot.gpu for slot in taken if slot.gpu is not None)):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    sys.exit(task())
-
-
-def _follow_parent() -> None:
-    """Save and stop when the sweep is gone, however it went: an orphan would hold its run against the next sweep."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,13 +1,11 @@
 """Trials on a Ray cluster: Ray queues them, places them and tells when a machine is lost."""
 
-import logging
-import os
 import time
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from elbo_bench.errors import UsageError
+from elbo_bench.launch.ray_cluster import connect
 from elbo_bench.launch.task import Task
 
 Share = Annotated[float, Field(ge=0, le=1024)]
@@ -35,32 +33,13 @@ class RayEngine:
         self._ray: Any = None
         self._running: dict[object, str] = {}
 
-    def _connect(self) -> Any:
-        """Return Ray, connected; at the first task, so that nothing is started for a sweep that has none.
-
-        Raises:
-            UsageError: Ray is not installed, or there is no such cluster.
-        """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
-            import ray
-        except ImportError:
-            raise UsageError("--engine ray: Ray is not installed: pip install 'elbo-bench[ray]'") from None
-        own: dict[str, Any] = {} if self._address else {"include_dashboard": False, "num_cpus": self._workers}
-        try:
-            ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            what = f"engine.address={self._address}: no Ray cluster"
-            raise UsageError(f"{what}: {' '.join(str(error).split())}") from None
-        return ray
-
     def has_room(self, task: Task) -> bool:  # noqa: ARG002
         """Return whether fewer run, or wait in Ray's queue, than are wanted."""
         return self._workers is None or len(self._running) < self._workers
 
     def start(self, name: str, task: Task) -> None:
         """Put a task into Ray's queue."""
-        self._ray = self._ray or self._connect()
+        self._ray = self._ray or connect(self._address, self._workers)  # with the first task: else nothing is started
         share = {key: task.processes * value for key, value in self._share.items()}
         # A sweep's own retries know what was saved.
         perform = self._ray.remote(_perform).options(name=name, max_retries=0, **share)

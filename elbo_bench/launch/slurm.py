@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from elbo_bench.errors import UsageError
-from elbo_bench.launch.slurm_job import SlurmJob, queued
+from elbo_bench.launch.slurm_job import SlurmJob, queued, submit
 from elbo_bench.launch.task import Task
 
 
@@ -56,10 +55,10 @@ class SlurmEngine:
     def ended(self, seconds: float) -> list[tuple[str, int | None]]:
         """Return the jobs that left an exit code, and those that left the queue without one."""
         for processes in sorted({task.processes for _, task in self._new}):
-            array = [(name, SlurmJob(task)) for name, task in self._new if task.processes == processes]
-            self._jobs |= zip(
-                (name for name, _ in array), self._submit([job for _, job in array], processes), strict=True
-            )
+            array = {name: SlurmJob(task) for name, task in self._new if task.processes == processes}
+            gpus = {"gpus_per_node": processes * self._gpus} if self._gpus else {}
+            options = {**self._options, "cpus_per_task": processes * self.cores, **gpus}
+            self._jobs |= zip(array, submit(list(array.values()), self._folder, self._requeues, options), strict=True)
         self._new = []
         time.sleep(max(1.0, seconds))
         in_queue = queued()
@@ -75,20 +74,6 @@ class SlurmEngine:
             del self._jobs[name]
             self._missed.discard(name)
         return found
-
-    def _submit(self, jobs: list[SlurmJob], processes: int) -> list[Any]:
-        try:
-            import submitit
-        except ImportError:
-            raise UsageError("--engine slurm: submitit is not installed: pip install 'elbo-bench[slurm]'") from None
-        gpus = {"gpus_per_node": processes * self._gpus} if self._gpus else {}
-        try:
-            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._requeues)
-            executor.update_parameters(cpus_per_task=processes * self.cores, **gpus, **self._options)
-            with executor.batch():
-                return [executor.submit(job) for job in jobs]
-        except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
-            raise UsageError(f"--engine slurm: {' '.join(str(error).split())[:400]}") from None
 
     def stop(self) -> None:
         """Cancel every job: Slurm sends SIGTERM, at which a run saves and ends."""

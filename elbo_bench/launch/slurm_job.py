@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from elbo_bench.errors import UsageError
 from elbo_bench.launch.task import Task
 
 _SAVING = 60.0
@@ -57,6 +60,31 @@ def _ignore_warning() -> None:
 
 def _is_over(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def submit(jobs: Sequence[SlurmJob], folder: Path, requeues: int, options: Mapping[str, Any]) -> list[Any]:
+    """Put jobs into Slurm's queue as one array, and return submitit's handles.
+
+    Args:
+        jobs: What they run.
+        folder: What submitit keeps of them, on a disk that all machines share.
+        requeues: How often each may go back into the queue because its time was over.
+        options: Submitit's parameters, which are sbatch's options.
+
+    Raises:
+        UsageError: submitit is not installed, there is no Slurm, or it refuses the options.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise UsageError("--engine slurm: submitit is not installed: pip install 'elbo-bench[slurm]'") from None
+    try:
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=requeues)
+        executor.update_parameters(**options)
+        with executor.batch():
+            return [executor.submit(job) for job in jobs]
+    except (RuntimeError, TypeError, ValueError, submitit.core.utils.FailedJobError) as error:
+        raise UsageError(f"--engine slurm: {' '.join(str(error).split())[:400]}") from None
 
 
 def queued() -> set[str] | None:
