@@ -115,6 +115,9 @@ class _Loop:
         for attempt in self._running.values():
             attempt.look()
             trial = attempt.trial
+            if trial.state == "queued":
+                trial.state = "waiting"
+                continue
             trial.state = "done" if trial.is_recorded else "stopped"
             trial.reason = f"{trial.last_word() or 'it printed nothing'}"
 
