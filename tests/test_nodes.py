@@ -144,7 +144,7 @@ def test_when_one_is_killed_all_end_at_once_and_the_run_goes_on(victim: str, tmp
 
 
 def test_one_run_in_wandb_however_many_processes(tmp_path: Path) -> None:
-    words = [word for word in [STEPS, "trainer.devices=2", "trainer.strategy=ddp", "tracking.finish_seconds=60"]]
+    words = [STEPS, "trainer.devices=2", "trainer.strategy=ddp", "tracking.finish_seconds=60"]
     env = {**os.environ, "WANDB_MODE": "offline", "ELBO_BENCH_RUNS": str(tmp_path)}
     env["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
     command = [sys.executable, "-m", "elbo_bench", "train", *TINY[:-1], *words]

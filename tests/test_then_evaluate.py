@@ -112,7 +112,7 @@ def test_ranks_compute_them_to_the_same_bytes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         (folder,) = (tmp_path / runs).iterdir()
         places.append(evaluations(folder)["latents"])
-    one, two = map(lambda place: read_result(place.parent), places)
+    one, two = (read_result(place.parent) for place in places)
     assert two["compute"]["world_size"] == 2
     assert set(one["metrics"]) == set(two["metrics"])
     for name, metric in one["metrics"].items():
