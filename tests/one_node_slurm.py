@@ -85,9 +85,9 @@ def one_node_slurm(folder: Path) -> Iterator[dict[str, str]]:
             log.close()
         _wait_until_idle(environment, folder)
         yield variables
+    finally:
         subprocess.run(["scancel", "--user", getpass.getuser()], env=environment, check=False, capture_output=True)
         _wait_until_empty(environment)
-    finally:
         for daemon in reversed(daemons):
             daemon.terminate()
         for daemon in daemons:

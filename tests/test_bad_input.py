@@ -245,7 +245,7 @@ LINES: list[tuple[list[str], str]] = [
     (["train", "model.latent_dim=0"], "model.latent_dim=0: should be greater than 0"),
     (["train", "model.hidden=[0]"], "model.hidden=[0]: should be [0] greater than 0"),
     (["train", "data.batch_size=0"], "data.batch_size=0: should be greater than 0"),
-    (["train", "trainer.max_epochs=0"], "trainer.max_epochs=0: should be greater than 0"),
+    (["train", "trainer.max_epochs=0"], "trainer.max_epochs=0: should be greater than 0 or 'auto'"),
     (["train", "trainer.checkpoint_seconds=-1"], "trainer.checkpoint_seconds=-1: should be greater than or equal to 0"),
     (["train", "trainer.gradient_clip_norm=0"], "trainer.gradient_clip_norm=0: should be greater than 0"),
     (["train", "evaluation.num_samples=1"], "evaluation.num_samples=1: should be greater than or equal to 2"),
@@ -267,7 +267,10 @@ LINES: list[tuple[list[str], str]] = [
     ),
     (["train", "trainer.checkpoint=first"], "trainer.checkpoint=first: should be 'last' or 'best'"),
     # Values that do not go together.
-    (["train", "trainer.max_epochs=null"], "trainer=lightning: one of max_epochs and max_steps must be a number"),
+    (
+        ["train", "trainer.max_epochs=null"],
+        "trainer=lightning: one of max_epochs, max_steps and those of budget must be a number",
+    ),
     (["train", "optimizer=sgd", "optimizer.nesterov=true"], "optimizer=sgd: nesterov=true needs a momentum above 0"),
     (
         ["train", "optimizer.schedule=cosine", "optimizer.schedule.warmup_epochs=100"],
@@ -826,7 +829,10 @@ def test_a_record_of_another_form_is_refused(
         ),
         (put("cfg.objective.num_samples", "???"), "objective.num_samples=???: should be a valid integer"),
         (put("cfg.evaluation.num_samples", 1), "evaluation.num_samples=1: should be greater than or equal to 2"),
-        (put("cfg.trainer.max_epochs", None), "trainer=lightning: one of max_epochs and max_steps must be a number"),
+        (
+            put("cfg.trainer.max_epochs", None),
+            "trainer=lightning: one of max_epochs, max_steps and those of budget must be a number",
+        ),
         (
             put("cfg.objective", {"name": "iwae", "num_samples": 11}),
             "evaluation.num_samples=20 is too few for the objective trained with (11 a value, "

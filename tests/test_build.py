@@ -24,6 +24,7 @@ COMPONENTS = sorted(place for place in conf_root().glob("*/*.yaml") if place.par
 EXPERIMENTS = sorted(place.stem for place in conf_root().glob("experiment/*.yaml"))
 # What the program hands to a component, and no one configures.
 INJECTED = {
+    "engine": {"workers", "preload", "folder"},
     "model": {"info"},
     "module": {"model", "objective", "optimizer", "info", "seed"},
     "objective": {"num_train"},
@@ -39,6 +40,8 @@ def injected(group: str) -> list[dict[str, Any]]:
     """Return what a component of a group may be given; the first that it accepts will do."""
     if group == "model":
         return [{"info": BINARY}, {"info": CONTINUOUS}, {"info": IMAGES}]
+    if group == "engine":
+        return [{"folder": Path("jobs")}]
     if group == "objective":
         return [{"num_train": BINARY.num_train}]
     if group == "module":
@@ -90,7 +93,10 @@ def test_a_yaml_has_the_defaults_of_its_target(place: Path) -> None:
         if key == "target":
             continue
         own = own_default(target, key)
-        stated = config.build(key, value["name"]) if isinstance(value, dict) else check_value(value, hints[key])
+        if isinstance(value, dict):
+            stated = config.build(key, value["name"]) if "name" in value else hints[key](**value)
+        else:
+            stated = check_value(value, hints[key])
         assert (stated, type(stated)) == (own, type(own)), f"{place}: {key} is {stated!r}, and {own!r} in the code"
 
 

@@ -35,6 +35,7 @@ PLACEMENT = {
     "trainer.num_nodes",
     "trainer.strategy",
     "evaluation.workers",
+    "then_evaluate",
 }
 
 

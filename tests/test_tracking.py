@@ -175,7 +175,7 @@ def test_the_agents_command_line_of_the_quickstart_works(tmp_path: Path) -> None
     from elbo_bench.launch.expand import expand
 
     place = conf_root().parent / "sweeps" / "quickstart.yaml"
-    words = expand(place)[0]
+    words = expand(place).cells[0]
     command = load_yaml(place)["command"]
     assert command == ["${env}", "${interpreter}", "-m", "elbo_bench", "train", "${args_no_hyphens}"]
     done = run(

@@ -285,7 +285,7 @@ def leaks_into_validation(components: Any, warmed: Objective) -> None:
 def test_a_warm_up_never_touches_what_is_evaluated(
     leak: Callable[[Any, Objective], None] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_module = train_app._module
+    make_module = train_app.make_module
     monkeypatch.setattr(train_app, "fit", train_app.fit)  # put back afterwards
 
     def planted(components: Any, catalogue: Catalogue) -> Any:
@@ -294,7 +294,7 @@ def test_a_warm_up_never_touches_what_is_evaluated(
             leak(components, made.ascended(2.0))
         return made
 
-    monkeypatch.setattr(train_app, "_module", planted)
+    monkeypatch.setattr(train_app, "make_module", planted)
     words = ["objective=beta", "objective.beta=3", "module.warmup=linear", "module.warmup.epochs=50"]
     folder = train(*words, "trainer.max_epochs=2", "trainer.validate_every=1")
     assert folder

@@ -89,19 +89,21 @@ class _Loop:
 
     def _conclude(self, attempt: "_Attempt", code: int | None) -> None:
         trial = attempt.trial
+        if code == _STOPPED and is_claimed(trial.folder):
+            self._tried.discard(trial.name)
+            self._later(trial)
+            self._waiting.append(trial)
+            return
         if trial.is_recorded:
             trial.state = "done"
             return
         trial.reason = f"{trial.last_word() or 'it printed nothing'} ({_end(code)})"
-        if code == _STOPPED and is_claimed(trial.folder):
-            self._later(trial)
-        else:
-            interrupted = code is None or code < 0 or code == _STOPPED
-            trial.failures += not (interrupted and attempt.has_saved)
-            if code == _BAD_INPUT or trial.failures > self._retries:
-                trial.state = "failed"
-                return
-            trial.state = "waiting"
+        interrupted = code is None or code < 0 or code == _STOPPED
+        trial.failures += not (interrupted and attempt.has_saved)
+        if code == _BAD_INPUT or trial.failures > self._retries:
+            trial.state = "failed"
+            return
+        trial.state = "waiting"
         self._waiting.append(trial)
 
     def _later(self, trial: Trial) -> None:
@@ -128,7 +130,6 @@ class _Attempt:
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self._before = trial.seconds
-        self._handed_over = time.time_ns()
         self._saved = trial.saved()
         self._started: float | None = None
         trial.log.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What runs inside of a Slurm job: the trial in a process of its own, which is asked to save when time is over."""
 
+import contextlib
 import getpass
 import os
 import signal
@@ -37,6 +38,8 @@ class SlurmJob:
             self._process = subprocess.Popen(  # noqa: S603
                 task.command(), env=plain | task.environment, stdout=log, stderr=log, preexec_fn=_ignore_warning
             )
+        # Slurm may signal submitit's process alone, and submitit ignores SIGTERM.
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
         # Not wait(): it holds a lock, for which `checkpoint`, called by a signal meanwhile, would wait for ever.
         while (code := self._process.poll()) is None:
             time.sleep(0.2)
@@ -47,11 +50,16 @@ class SlurmJob:
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None and self._process.returncode is None:
-            os.kill(self._process.pid, signal.SIGTERM)
+            self._stop()
             deadline = time.monotonic() + _SAVING
             while not _is_over(self._process.pid) and time.monotonic() < deadline:
                 time.sleep(0.1)
         return DelayedSubmission(SlurmJob(self._task))
+
+    def _stop(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGTERM)
 
 
 def _ignore_warning() -> None:
