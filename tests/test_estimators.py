@@ -40,7 +40,7 @@ def pathwise(weights: np.ndarray) -> Weights:
 def numeric(value: Callable[[np.ndarray], np.ndarray], log_w: np.ndarray) -> np.ndarray:
     """Return the derivative of each example's value in each of its log-weights, by central differences.
 
-    Of fourth order: its step may be so long that rounding, which the processor has a say in, is far below the tolerance.
+    Of fourth order: the step may be so long that rounding, in which processors differ, is far below the tolerance.
     """
     found = np.zeros_like(log_w)
     for k in range(len(log_w)):

@@ -115,7 +115,7 @@ def test_srun_starts_the_ranks_and_a_job_of_one_task_starts_its_own(alone: Path,
             same(folder, alone, 2)
 
 
-@pytest.mark.parametrize("victim", ["first", "second"])
+@pytest.mark.parametrize("victim", [pytest.param("first", marks=pytest.mark.slow), "second"])
 def test_when_one_is_killed_all_end_at_once_and_the_run_goes_on(victim: str, tmp_path: Path) -> None:
     words = ["trainer.budget.seconds=30", "trainer.checkpoint_seconds=0.3", "trainer.devices=2", "trainer.strategy=ddp"]
     main_process = start(tmp_path, *words)
@@ -143,6 +143,7 @@ def test_when_one_is_killed_all_end_at_once_and_the_run_goes_on(victim: str, tmp
     assert read_result(folder)["compute"]["ended_by"] == "seconds"
 
 
+@pytest.mark.slow
 def test_one_run_in_wandb_however_many_processes(tmp_path: Path) -> None:
     words = [STEPS, "trainer.devices=2", "trainer.strategy=ddp", "tracking.finish_seconds=60"]
     env = {**os.environ, "WANDB_MODE": "offline", "ELBO_BENCH_RUNS": str(tmp_path)}

@@ -101,6 +101,7 @@ def test_what_is_wrong_with_them_is_said_before_anything_is_trained(
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_ranks_compute_them_to_the_same_bytes(tmp_path: Path) -> None:
     places = []
     for runs, placement in (("one", []), ("two", ["trainer.devices=2", "trainer.strategy=ddp"])):
