@@ -15,11 +15,9 @@ class SlurmEngine:
 
     Args:
         folder: What submitit keeps of the jobs, on a disk that all machines share.
-        minutes: Time limit of a job; it is asked to save `grace_seconds` before.
-        grace_seconds: See `minutes`.
+        minutes, grace_seconds: Time limit of a job, and how long before it is asked to save.
         requeues: How often a job goes back into the queue because its time was over.
-        cpus: Cores of each process of a trial.
-        gpus: GPUs of each process.
+        cpus, gpus: What each process of a trial gets.
         more: Other parameters of submitit, which are sbatch's options: `{partition: gpu, account: mine, mem: 16GB}`.
         workers: Jobs side by side.
     """
@@ -39,10 +37,8 @@ class SlurmEngine:
     ) -> None:
         times = {"time": minutes, "signal_delay_s": grace_seconds, "array_parallelism": workers or 256}
         self._folder, self._requeues, self._options = folder, requeues, times | (more or {})
-        self.cores, self._gpus = cpus, gpus
-        self._new: list[tuple[str, Task]] = []
-        self._jobs: dict[str, Any] = {}
-        self._missed: set[str] = set()
+        self.cores, self._gpus, self._new = cpus, gpus, list[tuple[str, Task]]()
+        self._jobs, self._missed = dict[str, Any](), set[str]()
 
     def has_room(self, task: Task) -> bool:  # noqa: ARG002
         """Return that Slurm queues whatever comes."""
