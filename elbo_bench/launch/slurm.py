@@ -15,8 +15,7 @@ class SlurmEngine:
 
     Args:
         folder: What submitit keeps of the jobs, on a disk that all machines share.
-        minutes, grace_seconds: Time limit of a job, and how long before it is asked to save.
-        requeues: How often a job goes back into the queue because its time was over.
+        minutes, grace_seconds, requeues: Time limit of a job, how long before it is asked to save, and how often it is.
         cpus, gpus: What each process of a trial gets.
         more: Other parameters of submitit, which are sbatch's options: `{partition: gpu, account: mine, mem: 16GB}`.
         workers: Jobs side by side.
