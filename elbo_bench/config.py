@@ -133,7 +133,7 @@ def _evaluations(wanted: Any, catalogue: Catalogue) -> list[Config]:
         raise UsageError(f"then_evaluate={shown(wanted)}: should be a list of evaluations, such as [gradients]")
     resolved = []
     for number, each in enumerate(wanted):
-        if not isinstance(each, str | dict) or (isinstance(each, dict) and "name" not in each):
+        if not isinstance(each, str | dict):
             raise UsageError(f"then_evaluate[{number}]={shown(each)}: should be a name or a mapping with one")
         resolved.append(resolve_group(f"then_evaluate[{number}]", "evaluation", [each], catalogue))
     return resolved

@@ -69,31 +69,12 @@ def evaluate_further(cfg: Config, catalogue: Catalogue, folder: Path, device: to
     """
     for wanted in lacking(folder, cfg["then_evaluate"]):
         recorded = read_result(folder)
-        given = {
-            "evaluation": {key: value for key, value in wanted.items() if key != "target"},
-            "trainer": {key: cfg["trainer"][key] for key in _PLACEMENT},
-            "data": {key: cfg["data"][key] for key in _WHERE_DATA_LIE if key in cfg["data"]},
-        }
-        if wanted.get("workers") == "auto":  # a trial of a sweep has some of the cores
-            given["evaluation"]["workers"] = cfg["evaluation"].get("workers", "auto")
-        own, own_catalogue = _configuration(recorded, given, catalogue, trust=False)
+        given = {"evaluation": dict(wanted), "trainer": {key: cfg["trainer"][key] for key in _PLACEMENT}}
+        own, catalogue = _configuration(recorded, given, catalogue, trust=False)
         own["tracking"] = cfg["tracking"]
-        job = Job(own, own_catalogue, folder, _target(folder, own, None), None)
-        options = make("trainer", TrainerOptions, own, own_catalogue)
+        job = Job(own, catalogue, folder, _target(folder, own, None), None)
+        options = make("trainer", TrainerOptions, own, catalogue)
         job.score(recorded, lambda: device or _launch(options))  # noqa: B023 - it is called at once
-
-
-def check_further(cfg: Config, catalogue: Catalogue) -> None:
-    """Refuse what a configuration wants evaluated beside its run's record if that cannot be.
-
-    Raises:
-        UsageError: A part refuses its values, or the split has too few examples; the line says which evaluation.
-    """
-    for number, further in enumerate(cfg["then_evaluate"]):
-        try:
-            Components.build({**cfg, "evaluation": further}, catalogue).split()
-        except UsageError as error:
-            raise UsageError(f"then_evaluate[{number}]: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import nn
 
 from elbo_bench import config
 from elbo_bench.apps.components import Components, check_launch, discard_blocks, make, run_facts
-from elbo_bench.apps.evaluate import check_further, evaluate_further
+from elbo_bench.apps.evaluate import evaluate_further
 from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.pinning import pinned
 from elbo_bench.apps.show import show_result
@@ -58,7 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
     if (folder / RESULT).exists() and not arguments.force:
         note = "recorded already, nothing was computed; --force computes it again"
         if lacking(folder, cfg["then_evaluate"]):
-            check_further(cfg, catalogue)
             evaluate_further(cfg, catalogue, folder)
             if rank_and_world_size()[0]:
                 return
@@ -87,7 +86,8 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
         )
     options = make("trainer", TrainerOptions, cfg, catalogue)
     components.split()  # the part of the split that is asked for exists
-    check_further(cfg, catalogue)
+    for further in cfg["then_evaluate"]:
+        Components.build({**cfg, "evaluation": further}, catalogue).split()
     module = make_module(components, catalogue)
     counted = count_decoded(components, module, options)
     limits = options.limits(counted)

@@ -4,15 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_bench import config
 from elbo_bench.errors import UsageError
 from elbo_bench.results.record import RESULT, read_result
 
 
 def lacking(folder: Path, wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return those evaluations of a recorded run, of its own weights, that have no record.
-
-    Where one is computed makes it no other: `workers` is not compared.
 
     Args:
         folder: The run's.
@@ -31,5 +28,5 @@ def lacking(folder: Path, wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[s
         except UsageError:  # damaged: as if it were not there
             continue
         if result["checkpoint"].get("weights_sha256") == weights:
-            found.append(config.identity(result["cfg"]).get("evaluation"))
-    return [each for each in wanted if config.identity({"evaluation": dict(each)})["evaluation"] not in found]
+            found.append(result["cfg"].get("evaluation"))
+    return [each for each in wanted if each not in found]
