@@ -220,7 +220,8 @@ def fit(
     )
     seconds = checkpoints.elapsed
     scored = checkpoints.best if options.checkpoint == "best" and checkpoints.best.exists() else checkpoints.last
-    done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+    # Not `completed`: that leaves out a last batch after which a signal came.
+    done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
     facts = {
         "epochs": trainer.current_epoch if done % counted.batches_per_epoch == 0 else done / counted.batches_per_epoch,
         "steps": trainer.global_step,

@@ -45,7 +45,7 @@ class ShowProgress(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End well."""
         if self._line is not None:
-            done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+            done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
             self._line.update(done, f"epoch {trainer.current_epoch}")
             self._line.__exit__(None, None, None)
             self._line = None

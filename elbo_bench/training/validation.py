@@ -65,6 +65,10 @@ class Validation(pl.Callback):
         for entry in self.history:
             self._tell(entry)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Train no further if a run that is resumed had given up: its checkpoint does not say so."""
+        self._give_up_if_due(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, keep the best, stop if there is no better one for long."""
         epoch = trainer.current_epoch + 1
@@ -89,8 +93,11 @@ class Validation(pl.Callback):
         self._tell(self.history[-1])
         if self._keep_best and metrics["log_px"] > best_before:
             self._checkpoints.save(trainer, self._checkpoints.best)
+        self._give_up_if_due(trainer)
+
+    def _give_up_if_due(self, trainer: pl.Trainer) -> None:
         bounds = [entry["metrics"]["log_px"] for entry in self.history]
-        if self._patience is not None and len(bounds) - 1 - bounds.index(max(bounds)) >= self._patience:
+        if self._patience is not None and bounds and len(bounds) - 1 - bounds.index(max(bounds)) >= self._patience:
             trainer.should_stop = self.gave_up = True
 
     def _is_time(self, trainer: pl.Trainer) -> bool:
