@@ -21,6 +21,7 @@ from elbo_bench import config
 from elbo_bench.catalogue import Catalogue, conf_root, is_own, load_yaml, parse_yaml
 from elbo_bench.cli import _parse, _parser, main
 from elbo_bench.errors import UsageError, nearest, shown
+from elbo_bench.overrides import parse_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(_parser()[1])
@@ -70,9 +71,9 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_group_equal_to_a_name_is_sugar_for_the_key_name() -> None:
-    sugar = config.parse_overrides(["objective=iwae", "optimizer.schedule=burda"], Catalogue.of())
+    sugar = parse_overrides(["objective=iwae", "optimizer.schedule=burda"], Catalogue.of())
     assert sugar == {"objective": {"name": "iwae"}, "optimizer": {"schedule": {"name": "burda"}}}
-    plain = config.parse_overrides(["objective.name=iwae", "optimizer.schedule.name=burda"], Catalogue.of())
+    plain = parse_overrides(["objective.name=iwae", "optimizer.schedule.name=burda"], Catalogue.of())
     assert plain == sugar
     assert config.resolve(["objective=iwae"])["objective"] == {"name": "iwae", "num_samples": 5}
 
@@ -175,7 +176,7 @@ def test_picking_the_same_name_again_keeps_what_was_set(tmp_path: Path) -> None:
     ],
 )
 def test_a_value_is_read_as_yaml_and_1e_minus_3_is_a_number(written: str, read: Any) -> None:
-    value = config.parse_overrides([f"seed={written}"], Catalogue.of())["seed"]
+    value = parse_overrides([f"seed={written}"], Catalogue.of())["seed"]
     assert (value, type(value)) == (read, type(read))
     if not isinstance(read, str) or not written.startswith("a="):
         assert parse_yaml(f"value: {written}", "a file") == {"value": read}
@@ -209,7 +210,7 @@ def test_keys_may_come_in_any_order() -> None:
 def test_a_key_that_is_given_twice_is_an_error_in_any_order(tokens: list[str]) -> None:
     for order in itertools.permutations(tokens):
         with pytest.raises(UsageError, match=r"twice|already has|duplicate key"):
-            config.parse_overrides(order, Catalogue.of())
+            parse_overrides(order, Catalogue.of())
 
 
 def test_a_key_that_stands_twice_in_a_file_is_an_error_that_names_the_line(tmp_path: Path) -> None:
@@ -515,7 +516,7 @@ def test_every_help_has_an_example_that_is_a_command(words: list[str], capsys: p
     assert example[1] == (words[0] if len(words) == 2 else "train")
     parsed = _parse(example[1:])
     assert parsed.command == example[1]
-    config.parse_overrides(getattr(parsed, "overrides", []), Catalogue.of())
+    parse_overrides(getattr(parsed, "overrides", []), Catalogue.of())
     if parsed.command == "train":
         assert config.run_id(checked(*parsed.overrides)) != name_of()
 

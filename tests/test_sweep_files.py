@@ -14,9 +14,10 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from elbo_bench.catalogue import Catalogue, conf_root
 from elbo_bench.cli import main
-from elbo_bench.config import parse_overrides, resolve, run_id
+from elbo_bench.config import resolve, run_id
 from elbo_bench.errors import UsageError
 from elbo_bench.launch.expand import expand
+from elbo_bench.overrides import parse_overrides
 
 ROOT = conf_root().parent
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))

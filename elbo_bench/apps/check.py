@@ -28,6 +28,7 @@ from elbo_bench.conformance import (
 from elbo_bench.conformance.law import one_line
 from elbo_bench.errors import RunFailedError, UsageError, nearest, shown
 from elbo_bench.objectives.base import Objective
+from elbo_bench.overrides import parse_overrides
 from elbo_bench.progress import ProgressLine
 from elbo_bench.typed import parameters
 
@@ -99,7 +100,7 @@ def _components(words: list[str], catalogue: Catalogue) -> list[Component]:
     """
     paths = [word for word in words if re.fullmatch(r"[^=]*:[^=]*", word)]
     names = [word.partition("=")[::2] for word in words if word.partition("=")[0] in GROUPS and "=" in word]
-    given = config.parse_overrides(
+    given = parse_overrides(
         [word for word in words if word not in paths and word.partition("=")[0] not in GROUPS], catalogue
     )
     of_group = {group: given.pop(group, {}) for group in GROUPS}

@@ -22,6 +22,7 @@ from elbo_bench.data.dataset import Dataset, DataSource
 from elbo_bench.data.fetch import fetch
 from elbo_bench.data.files import DataFile, data_root, naming_set
 from elbo_bench.errors import ElboBenchError, RunFailedError, UsageError, printable
+from elbo_bench.overrides import parse_overrides
 from elbo_bench.progress import ProgressLine
 from elbo_bench.results.pictures import is_image, write_sheet
 
@@ -262,7 +263,7 @@ def _show(words: Sequence[str], out: str | None, catalogue: Catalogue, root: Pat
     if len(names) != 1:
         raise UsageError(f"`elbo-bench data show` draws one data set, not {len(names)}: give one NAME")
     (name,) = names
-    keys = config.parse_overrides([word.removeprefix("data.") for word in words if "=" in word], catalogue)
+    keys = parse_overrides([word.removeprefix("data.") for word in words if "=" in word], catalogue)
     if "name" in keys:
         raise UsageError(f"name={keys['name']}: the data set is named already, {name}")
     source = _source(name, catalogue, keys)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from elbo_bench import config
 from elbo_bench.apps.components import Components, make
-from elbo_bench.apps.terminal import console
+from elbo_bench.apps.terminal import console, duration
 from elbo_bench.apps.train import count_decoded, make_module
 from elbo_bench.catalogue import Catalogue
 from elbo_bench.draws import LatentVariableModel
@@ -86,16 +86,10 @@ def print_plan(trials: Sequence[Trial], catalogue: Catalogue, cores: int, side_b
     out.print(table)
     out.print(
         Text(
-            f"{len(left)} to run: about {_duration(total)} of work, {_duration(total / side_by_side)} with "
+            f"{len(left)} to run: about {duration(total)} of work, {duration(total / side_by_side)} with "
             f"{side_by_side} side by side ({cores} to a trial). Measured here and now, with untrained models."
         )
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def estimate(trials: Sequence[Trial], catalogue: Catalogue, cores: int) -> dict[str, Cost]:

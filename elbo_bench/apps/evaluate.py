@@ -19,6 +19,7 @@ from elbo_bench.apps.show import show_result
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.errors import UsageError, nearest
 from elbo_bench.evaluation.blocks import rank_and_world_size
+from elbo_bench.overrides import parse_overrides
 from elbo_bench.ranks import is_first, others_were_started
 from elbo_bench.results.further import lacking
 from elbo_bench.results.record import RESULT, WEIGHTS, read_result, write_result
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder, checkpoint = find_run(arguments.run)
     recorded = read_result(folder)
     catalogue = Catalogue.of(arguments.conf)
-    given = config.parse_overrides(arguments.overrides, catalogue)
+    given = parse_overrides(arguments.overrides, catalogue)
     _refuse_training(given)
     cfg, catalogue = _configuration(recorded, given, catalogue, trust=arguments.trust)
     target = _target(folder, cfg, checkpoint)

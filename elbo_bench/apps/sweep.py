@@ -22,6 +22,7 @@ from elbo_bench.launch.run_trials import run_trials
 from elbo_bench.launch.slots import cpu_cores
 from elbo_bench.launch.task import Task
 from elbo_bench.launch.trial import Trial
+from elbo_bench.overrides import parse_overrides
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -78,7 +79,7 @@ def make_engine(name: str, words: Sequence[str], catalogue: Catalogue, workers: 
     Raises:
         UsageError: There is no such engine or key.
     """
-    given = config.parse_overrides(words, catalogue).get("engine", {})
+    given = parse_overrides(words, catalogue).get("engine", {})
     node = config.resolve_group("engine", "engine", [{"name": name}, given], catalogue)
     node = config.check({"engine": node}, catalogue)["engine"]
     given_by_us = {"workers": workers, "preload": ["elbo_bench.apps.train"], "folder": runs_root().resolve() / ".jobs"}

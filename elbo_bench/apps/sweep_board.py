@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from elbo_bench.apps.terminal import duration
 from elbo_bench.errors import UsageError
 from elbo_bench.launch.trial import Trial
 from elbo_bench.report.leaderboard import contract
@@ -81,13 +82,7 @@ def seconds_left(trials: Sequence[Trial]) -> str:
         return ""
     mean = sum(times) / len(times)
     work = waiting * mean + sum(max(0.0, mean - trial.seconds) for trial in running)
-    return f", about {_duration(work / max(1, len(running)))} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f", about {duration(work / max(1, len(running)))} left"
 
 
 class _Best:

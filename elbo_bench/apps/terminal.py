@@ -1,4 +1,4 @@
-"""The terminal that results are printed on."""
+"""What is printed on a terminal: its width, and times in words."""
 
 from rich.console import Console
 
@@ -9,3 +9,10 @@ def console(width: int) -> Console:
     if not shown.is_terminal:
         shown.width = max(shown.width, width)
     return shown
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: `90 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
