@@ -54,7 +54,7 @@ class Catalogue:
     def groups(self) -> set[str]:
         """Return the names of all groups."""
         found = {place.name for folder in self.folders for place in folder.iterdir() if place.is_dir()}
-        return found - {"experiment"}
+        return found - {"experiment", "paper"}
 
     def names(self, group: str) -> list[str]:
         """Return the names within a group, sorted."""

@@ -101,20 +101,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     )
     sweep.add_argument("sweep", metavar="FILE", help="a sweep file with method: grid or random")
     sweep.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key for every trial")
-    sweep.add_argument("--engine", default="local", metavar="NAME", help="where trials run: local, ray or slurm")
-    sweep.add_argument(
-        "--workers",
-        type=_positive,
-        metavar="N",
-        help="trials side by side; if not given one a GPU or core, or what fits",
-    )
-    sweep.add_argument(
-        "--retries",
-        type=_natural,
-        default=2,
-        metavar="N",
-        help="how often a trial that failed is tried again (2); one that was killed goes on from what it had saved",
-    )
+    _add_launch(sweep)
     sweep.add_argument("--dry-run", action="store_true", help="print the trials and what they will cost, and stop")
     sweep.add_argument(
         "--trials", type=_positive, metavar="N", help="how many a random sweep draws; of a grid the first N"
@@ -128,15 +115,50 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     leaderboard = command(
         "leaderboard",
         "rank what was recorded by test log p(x), within each data contract",
-        "elbo-bench leaderboard runs --format markdown",
+        "elbo-bench leaderboard runs --html leaderboard.html",
+        "Runs that differ in their seed alone are one\n"
+        "row. Rows whose difference may be noise share a rank: paired tests on identical examples, over seeds.",
     )
     leaderboard.add_argument(
         "runs", nargs="*", default=[], metavar="RUNS", help="folders of runs, or runs; ELBO_BENCH_RUNS if none is named"
     )
     leaderboard.add_argument(
-        "--over-seeds", action="store_true", help="one row for runs that differ in their seed alone: means and spreads"
+        "--each-run", action="store_true", help="a row for each run, also of those that differ in their seed alone"
     )
+    leaderboard.add_argument("--html", metavar="FILE", help="write a page of it, too: one file with table and plots")
     _add_format(leaderboard)
+
+    reproduce = command(
+        "reproduce",
+        "run a paper's table and print ours beside theirs",
+        "elbo-bench reproduce lucas2019",
+        "What is recorded already is not computed again;\nconf/paper names the papers, and --conf DIR adds yours.",
+    )
+    reproduce.add_argument("paper", metavar="PAPER", help="a name of conf/paper: burda2016, rainforth2018, lucas2019")
+    reproduce.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key for every run")
+    reproduce.add_argument(
+        "--tier", default="cpu", metavar="TIER", help="cpu: orderings, on a reduced budget; gpu: the full protocol"
+    )
+    _add_launch(reproduce)
+    reproduce.add_argument("--dry-run", action="store_true", help="print the runs and what they will cost, and stop")
+    reproduce.add_argument("--format", choices=["table", "markdown"], default="table", help="how it is printed")
+    _add_conf(reproduce)
+    _add_json(reproduce)
+
+    figures = command(
+        "figures",
+        "draw the plots of a leaderboard as SVG, PDF and PNG, and its table in LaTeX",
+        "elbo-bench figures runs --out figures --width 3.25",
+        "Each plot is as wide as the column\nof a paper. leaderboard.tex needs \\usepackage{booktabs,textcomp}.",
+    )
+    figures.add_argument(
+        "runs", nargs="*", default=[], metavar="RUNS", help="folders of runs, or runs; ELBO_BENCH_RUNS if none is named"
+    )
+    figures.add_argument("--out", required=True, metavar="DIR", help="the folder that they are written into")
+    figures.add_argument(
+        "--width", type=float, default=3.25, metavar="INCHES", help="width of the column (3.25; ICML's)"
+    )
+    _add_json(figures)
 
     data = command(
         "data",
@@ -194,8 +216,25 @@ def _add_conf(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_launch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", default="local", metavar="NAME", help="where trials run: local, ray or slurm")
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="trials side by side; if not given one a GPU or core, or what fits",
+    )
+    parser.add_argument(
+        "--retries",
+        type=_natural,
+        default=2,
+        metavar="N",
+        help="how often a trial that failed is tried again (2); one that was killed goes on from what it had saved",
+    )
+
+
 def _add_format(parser: argparse.ArgumentParser) -> None:
-    forms = ["table", "json", "csv", "markdown"]
+    forms = ["table", "json", "csv", "markdown", "latex"]
     parser.add_argument("--format", choices=forms, default="table", help="how the leaderboard is printed")
 
 
@@ -230,7 +269,9 @@ def _parse(words: list[str]) -> argparse.Namespace:
             usage = commands.get(parsed.command, parser).format_usage()
             raise UsageError(f"{word}: no such option; {nearest(word, re.findall(r'--[a-z-]+', usage))}")
     if rest:  # argparse fills a list of words once, and leaves those that follow an option
-        trailing = {"check": "targets", "data": "names", "leaderboard": "runs"}.get(parsed.command, "overrides")
+        trailing = {"check": "targets", "data": "names", "leaderboard": "runs", "figures": "runs"}.get(
+            parsed.command, "overrides"
+        )
         setattr(parsed, trailing, [*getattr(parsed, trailing), *rest])
     if parsed.command is None:
         parser.print_help()

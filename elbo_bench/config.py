@@ -331,13 +331,11 @@ def load_recorded(recorded: Config, catalogue: Catalogue, *, trust: bool) -> tup
 
 def identity(checked: Config) -> Config:
     """Return what determines a run's numbers: the configuration without placement, tracking and paths."""
-    kept = copy.deepcopy(checked)
+    kept = {key: value for key, value in checked.items() if key not in PLACEMENT}
     for path in PLACEMENT:
         group, _, key = path.partition(".")
-        if not key:
-            kept.pop(group, None)
-        elif isinstance(kept.get(group), dict):
-            kept[group].pop(key, None)
+        if key and isinstance(kept.get(group), dict):
+            kept[group] = {name: value for name, value in kept[group].items() if name != key}
     return kept
 
 

@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import json
+import math
 import random
 import subprocess
 import sys
@@ -15,81 +16,22 @@ import pytest
 
 from elbo_bench.cli import main
 from elbo_bench.errors import UsageError
-from elbo_bench.report.formats import cell, to_csv, to_markdown
-from elbo_bench.report.leaderboard import COLUMNS, leaderboard, objective_label, read_runs, row
-from elbo_bench.report.over_seeds import SEED_COLUMNS, over_seeds
+from elbo_bench.report.cells import cell
+from elbo_bench.report.columns import COLUMNS
+from elbo_bench.report.formats import to_csv, to_markdown
+from elbo_bench.report.leaderboard import leaderboard
+from elbo_bench.report.read import read_rows
+from elbo_bench.report.row import objective_label, row
+from records import metric, ranked, record, write
 
 ROOT = str(Path(__file__).resolve().parents[1])
-
-
-def metric(value: float, unit: str = "nats") -> dict[str, Any]:
-    return {"value": value, "se": 0.25, "se_mc": 0.01, "n": 250, "unit": unit}
-
-
-def record(run_id: str, log_px: float, **changes: Any) -> dict[str, Any]:
-    """A record as a run writes it; `changes` are dotted with `__`."""
-    result: dict[str, Any] = {
-        "schema_version": 2,
-        "run_id": run_id,
-        "status": "done",
-        "data": {
-            "name": "digits",
-            "source": "elbo_bench.data.digits:Digits",
-            "protocol": "p",
-            "values": "dynamic",
-            "test_binarization": "fixed",
-            "observation": "discrete",
-            "num_levels": 2,
-            "shape": [8, 8],
-            "splits": {"train": 1297, "validation": 250, "test": 250},
-            "files_sha256": {"a": "2" * 64, "b": "3" * 64},
-            "split": "test",
-            "test_sha256": "0" * 64,
-            "scored_sha256": "0" * 64,
-            "num_examples": 250,
-        },
-        "model": "mlp",
-        "objective": {"name": "iwae", "num_samples": 8, "samples_required": 8, "direction": "lower"},
-        "seed": 0,
-        "cfg": {},
-        "metrics": {
-            "log_px": metric(log_px),
-            "elbo_analytic": metric(log_px - 2),
-            "elbo_mc": metric(log_px - 2.01),
-            "elbo_gap": metric(2.01),
-            "bound": metric(log_px - 1),
-            "bound_gap": metric(1),
-            "rate": metric(5),
-            "distortion": metric(-log_px - 3),
-            "ess": metric(100.0, "samples"),
-            "active_units": metric(7, "dimensions"),
-        },
-        "truth": {"tier": "importance", "num_samples": 1000},
-        "diagnostics": {"share_passing": 1.0, "pareto_k_max": 0.5},
-        "checkpoint": {},
-        "compute": {"train_seconds": 3.0, "evaluate_seconds": 1.5},
-        "provenance": {},
-    }
-    for path, value in changes.items():
-        node = result
-        *inner, last = path.split("__")
-        for key in inner:
-            node = node[key]
-        node[last] = value
-    return result
-
-
-def write(root: Path, result: dict[str, Any] | str, name: str) -> None:
-    (root / name).mkdir(parents=True)
-    text = result if isinstance(result, str) else json.dumps(result)
-    (root / name / "result.json").write_text(text)
 
 
 def test_rows_are_ranked_by_log_px_and_not_by_tightness() -> None:
     tight = record("tight", -30.0, metrics__elbo_gap=metric(0.1), metrics__bound_gap=metric(0.1))
     loose = record("loose", -25.0, metrics__elbo_gap=metric(4.0))
-    ((first, second),) = leaderboard([tight, loose])
-    assert [(first["rank"], first["run_id"]), (second["rank"], second["run_id"])] == [(1, "loose"), (2, "tight")]
+    ((first, second),) = ranked([tight, loose])
+    assert [(each["rank"], each["run_ids"]) for each in (first, second)] == [(1, ["loose"]), (2, ["tight"])]
 
 
 def test_each_column_is_the_metric_that_it_names() -> None:
@@ -101,7 +43,8 @@ def test_each_column_is_the_metric_that_it_names() -> None:
     assert made["bound_gap"] == 1
     assert made["rate"] == 5
     assert made["distortion"] == 22.0
-    assert (made["active_units"], made["ess"], made["seconds"], made["log_px_se"]) == (7, 100.0, 4.5, 0.25)
+    assert (made["active_units"], made["ess"], made["seconds"]) == (7, 100.0, 4.5)
+    assert (made["se_test"], made["se_mc"]) == (0.25, 0.01)
 
 
 @pytest.mark.parametrize("key", list(record("a", -1.0)["data"]))
@@ -110,17 +53,17 @@ def test_a_record_without_a_part_of_its_contract_is_named_and_the_rest_are_ranke
     del damaged["data"][key]
     write(tmp_path, damaged, "damaged")
     write(tmp_path, record("whole", -1.0), "whole")
-    results, problems = read_runs([tmp_path])
-    assert [[each["run_id"] for each in part] for part in leaderboard(results)] == [["whole"]]
+    rows, problems = read_rows([tmp_path])
+    assert [[each["run_ids"] for each in part] for part in leaderboard(rows)] == [[["whole"]]]
     (said,) = problems
     assert "damaged" in said
     assert key in said
 
 
 def test_rows_whose_test_images_are_their_own_say_so() -> None:
-    parts = leaderboard([record("a", -1.0, data__test_binarization="resample", data__scored_sha256=None)])
+    parts = ranked([record("a", -1.0, data__test_binarization="resample", data__scored_sha256=None)])
     assert "drawn with its own seed" in to_markdown(parts)
-    assert "drawn with its own seed" not in to_markdown(leaderboard([record("a", -1.0)]))
+    assert "drawn with its own seed" not in to_markdown(ranked([record("a", -1.0)]))
 
 
 def test_two_contracts_are_never_mixed() -> None:
@@ -141,7 +84,7 @@ def test_two_contracts_are_never_mixed() -> None:
         {"data__splits": {"train": 1296, "validation": 251, "test": 250}},
         {"data__files_sha256": {"a": "2" * 64, "b": "4" * 64}},
     ]
-    parts = leaderboard([record(str(number), -number, **change) for number, change in enumerate(changes)])
+    parts = ranked([record(str(number), -number, **change) for number, change in enumerate(changes)])
     assert len(parts) == len(changes)
     assert {rows[0]["rank"] for rows in parts} == {1}
 
@@ -164,7 +107,7 @@ def test_a_dash_and_a_footnote_stand_for_an_objective_of_a_whole_batch(
     note = "its value for an example depends on the whole batch, so it is trained with and not evaluated"
     for name, result in (("a", batch), ("b", infinite), ("c", record("plain", -27.0))):
         write(tmp_path, result, name)
-    ((first, second, third),) = leaderboard(read_runs([tmp_path])[0])
+    ((first, second, third),) = leaderboard(read_rows([tmp_path])[0])
     assert first["objective"] == "beta_tc K=8"
     assert (first["bound"], first["bound_gap"]) == (None, None)
     bounds = [column for column in COLUMNS if column.key in ("bound", "bound_gap")]
@@ -187,13 +130,9 @@ def test_a_lower_bound_only_has_no_interval_and_what_is_no_bound_is_marked(
     first, second = (
         dict(zip(head, [cell.strip() for cell in line.split("|")[1:-1]], strict=True)) for line in lines[4:6]
     )
-    assert (first["log p(x)"], first["± SE"], first["ELBO gap"], first["bound"]) == (
-        ">= -25.00",
-        "",
-        ">= 2.01",
-        "-26.00",
-    )
-    assert (second["log p(x)"], second["± SE"], second["bound"]) == ("-26.00", "0.25", "-27.00\\*")
+    keys = ("log p(x)", "± MC", "± test", "truth", "ELBO gap", "bound")
+    assert [first[key] for key in keys] == [">= -25.00", "", "", "lower bound", ">= 2.01", "-26.00"]
+    assert [second[key] for key in keys] == ["-26.00", "0.01", "0.25", "importance", "2.01", "-27.00\\*"]
 
 
 def seeds(*values: float, **changes: Any) -> list[dict[str, Any]]:
@@ -202,45 +141,61 @@ def seeds(*values: float, **changes: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_over_seeds_is_the_mean_and_the_spread_of_runs_that_differ_in_their_seed_alone() -> None:
+def test_runs_that_differ_in_their_seed_alone_are_a_row_with_their_mean_and_three_errors() -> None:
     tight, loose = seeds(-20.0, -23.0, -26.0), seeds(-19.0, -22.0, cfg__objective={"name": "iwae", "num_samples": 9})
     loose[1]["truth"]["tier"] = "lower-bound-only"
     tight.append(copy.deepcopy(tight[1]))  # a copy of a run is no replicate
     del loose[0]["metrics"]["bound"]
-    (rows,) = over_seeds(leaderboard([*tight, *loose]))
-    assert [(each["rank"], each["seeds"], each["log_px"]) for each in rows] == [(1, 2, -20.5), (2, 3, -23.0)]
+    (rows,) = ranked([*tight, *loose])
+    assert [(each["num_seeds"], each["seeds"], each["log_px"]) for each in rows] == [
+        (2, "0, 1", -20.5),
+        (3, "0-2", -23.0),
+    ]
     assert rows[1]["log_px_sd"] == 3.0
+    assert rows[1]["se_seeds"] == pytest.approx(3.0 / math.sqrt(3))
+    assert rows[1]["se_mc"] == pytest.approx(0.01 / math.sqrt(3))
+    assert rows[1]["se_test"] == pytest.approx(0.25)
     assert rows[1]["elbo_gap_sd"] == 0.0
     assert rows[1]["elbo"] == pytest.approx(-25.01)
     assert rows[1]["run_ids"] == ["{}-s0", "{}-s1", "{}-s2"]
     assert rows[0]["bound"] is None
     assert rows[0]["truth"] == "lower-bound-only"
     assert "seed" not in rows[0]
-    shown = to_markdown([rows], SEED_COLUMNS).splitlines()
-    assert "| seeds | log p(x) | sd |" in shown[2]
-    assert "| >= -20.50 |" in shown[4]
-    assert "| -23.00 | 3.00 |" in shown[5]
+    shown = to_markdown([rows]).splitlines()
+    assert "| log p(x) | ± MC | ± test | ± seeds |" in shown[2]
+    assert "| >= -20.50 |  |  | 1.50 |" in shown[4]
+    assert "| -23.00 | 0.01 | 0.25 | 1.73 |" in shown[5]
 
 
-def test_one_seed_has_no_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, seeds(-20.0)[0], "one")
-    assert main(["leaderboard", str(tmp_path), "--over-seeds", "--format", "json"]) == 0
-    (shown,) = json.loads(capsys.readouterr().out)
-    assert shown["log_px"] == -20.0
-    assert shown["log_px_sd"] is None
-    assert main(["leaderboard", str(tmp_path), "--over-seeds"]) == 0
-    assert "seeds 1" in capsys.readouterr().out
+def test_each_run_is_a_row_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, result in enumerate(seeds(-20.0, -23.0)):
+        write(tmp_path, result, str(number))
+    assert main(["leaderboard", str(tmp_path), "--each-run", "--format", "json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["log_px"], second["log_px"]) == (-20.0, -23.0)
+    assert (first["se_seeds"], first["seeds"], second["seeds"]) == (None, "0", "1")
+    assert main(["leaderboard", str(tmp_path)]) == 0
+    assert "seeds 0, 1" in capsys.readouterr().out
+
+
+def test_a_weighted_elbo_is_marked_and_so_is_what_is_no_bound() -> None:
+    weighted = record("w", -20.0, objective={"name": "beta", "beta": 4.0, "num_samples": 1, "direction": "lower"})
+    plain = record("p", -21.0, objective={"name": "beta", "beta": 1.0, "num_samples": 1, "direction": "lower"})
+    none = record("n", -22.0, objective={"name": "beta", "beta": 0.5, "num_samples": 1, "direction": "none"})
+    (rows,) = ranked([weighted, plain, none])
+    bound = next(column for column in COLUMNS if column.key == "bound")
+    assert [cell(row, bound) for row in rows] == ["-21.00†", "-22.00", "-23.00*"]
 
 
 def test_a_model_is_told_apart_by_the_keys_that_differ() -> None:
     same = {"latent_dim": 8, "posterior": {"name": "diagonal"}}
     first = record("a", -20.0, cfg__model={"name": "mlp", **same, "prior": {"name": "vamp", "num_components": 9}})
     second = record("b", -21.0, cfg__model={"name": "mlp", **same, "prior": {"name": "flow"}})
-    (rows,) = leaderboard([first, second])
+    (rows,) = ranked([first, second])
     assert [each["model"] for each in rows] == ["mlp prior=vamp", "mlp prior=flow"]
-    assert leaderboard([first])[0][0]["model"] == "mlp"
+    assert ranked([first])[0][0]["model"] == "mlp"
     other = record("c", -19.0, model="linear_gaussian", cfg__model={"name": "linear_gaussian", "latent_dim": 3})
-    (rows,) = leaderboard([other, first, second, record("d", -30.0)])
+    (rows,) = ranked([other, first, second, record("d", -30.0)])
     assert [each["model"] for each in rows] == ["linear_gaussian", "mlp prior=vamp", "mlp prior=flow", "mlp"]
 
 
@@ -252,14 +207,14 @@ def test_a_record_whose_configuration_is_none_is_corrupt_and_stops_nothing(
     write(tmp_path, record("list", -22.0, cfg__model=[1]), "list")
     assert main(["leaderboard", str(tmp_path), "--format", "json"]) == 0
     said = capsys.readouterr()
-    assert [each["run_id"] for each in json.loads(said.out)] == ["good", "list"]
+    assert [each["run_ids"] for each in json.loads(said.out)] == [["good"], ["list"]]
     assert "odd" in said.err
 
 
 def test_a_table_that_is_said_to_fit_is_cut_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, result in enumerate(seeds(-20.0, -2300.0, -26.0, objective__name="a" * 45)):
         write(tmp_path, result, str(number))
-    for arguments in ([], ["--over-seeds"]):
+    for arguments in ([], ["--each-run"]):
         assert main(["leaderboard", str(tmp_path), *arguments]) == 0
         assert "\u2026" not in capsys.readouterr().out
 
@@ -304,7 +259,9 @@ def test_of_500_records_the_20_corrupt_are_named_and_the_rest_ranked_within_2_s(
     out, error = done.stdout, done.stderr
     rows = json.loads(out)
     assert [each["log_px"] for each in rows] == sorted(values, reverse=True)
-    assert [each["rank"] for each in rows] == list(range(1, 481))
+    ranks = [each["rank"] for each in rows]  # without their examples neighbours are tied, as 0.25 nat of error says
+    assert ranks == sorted(ranks)
+    assert ranks[-1] > 250
     named = error.splitlines()
     assert len(named) == 20
     for number in range(20):
@@ -354,7 +311,7 @@ def test_hostile_names_are_data(tmp_path: Path, capsys: pytest.CaptureFixture[st
     hostile = '=HYPERLINK("x")|<img src=x onerror=alert(1)>`[red]x[/red]`\n| a | b |'
     printable = hostile.replace("\n", " ")  # a record whose names move the cursor is corrupt
     result = record(hostile, -25.0, model=hostile, objective__name=printable, data__name=printable)
-    parts = leaderboard([result])
+    parts = ranked([result])
     (parsed,) = list(csv.DictReader(io.StringIO(to_csv(parts))))
     assert parsed["model"] == "'" + hostile
     assert not any(value.startswith(("=", "+", "@")) for value in parsed.values())
@@ -372,7 +329,7 @@ def test_nothing_to_rank_is_said_in_a_line(tmp_path: Path, capsys: pytest.Captur
     assert main(["leaderboard"]) == 2
     assert "there is no record in runs" in capsys.readouterr().err
     with pytest.raises(UsageError, match="is not a folder"):
-        read_runs([tmp_path / "absent"])
+        read_rows([tmp_path / "absent"])
 
 
 def test_leaderboard_imports_no_torch(tmp_path: Path) -> None:

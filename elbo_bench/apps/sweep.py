@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from elbo_bench import config
-from elbo_bench.apps.leaderboard import show
+from elbo_bench.apps.leaderboard import ranked, show, write_page
 from elbo_bench.apps.paths import find_sweep, runs_root
 from elbo_bench.apps.pinning import pinned
 from elbo_bench.apps.run_trial import processes, run_trial
@@ -26,13 +26,12 @@ from elbo_bench.overrides import parse_overrides
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run what is not recorded yet, list what failed and why, and print the leaderboard of the sweep.
+    """Run what is not recorded yet, list what failed and why, and print the leaderboard of the sweep and its page.
 
     Raises:
         UsageError: The file is no sweep, or one of its trials is no configuration; nothing was started.
         RunFailedError: A trial failed.
     """
-    started = time.monotonic()
     place = find_sweep(arguments.sweep)
     sweep = expand(place, trials=arguments.trials, seed=arguments.search_seed)
     conf = [*arguments.conf, *sweep.conf]
@@ -41,18 +40,33 @@ def run(arguments: argparse.Namespace) -> None:
     words = [word for word in arguments.overrides if word not in of_engine]
     engine = make_engine(arguments.engine, of_engine, catalogue, arguments.workers)
     trials = make_trials(sweep, words, catalogue)
-    for trial in trials:
-        if trial.is_recorded:
-            trial.state = "recorded"
     for note in sweep.notes:
         print(f"elbo-bench: {note}", file=sys.stderr)  # noqa: T201
     if arguments.dry_run:
-        from elbo_bench.apps.dry_run import print_plan
-
-        left = sum(trial.state != "recorded" for trial in trials)
-        side_by_side = min(arguments.workers or max(1, len(cpu_cores()) // engine.cores), max(1, left))
-        print_plan(trials, catalogue, engine.cores, side_by_side, arguments.format)
+        plan(trials, catalogue, engine, arguments.workers, arguments.format)
         return
+    began = carry_out(trials, engine, conf, sweep, retries=arguments.retries)
+    done = [trial for trial in trials if trial.is_recorded]
+    if done:
+        parts = ranked([trial.folder for trial in done])
+        show(parts, arguments.format)
+        write_page(parts, runs_root() / f"{place.stem}.html")
+    conclude(trials, began)
+
+
+def plan(trials: Sequence[Trial], catalogue: Catalogue, engine: Engine, workers: int | None, form: str) -> None:
+    """Print trials and what they will cost."""
+    from elbo_bench.apps.dry_run import print_plan
+
+    left = sum(trial.state != "recorded" for trial in trials)
+    print_plan(
+        trials, catalogue, engine.cores, min(workers or max(1, len(cpu_cores()) // engine.cores), max(1, left)), form
+    )
+
+
+def carry_out(trials: Sequence[Trial], engine: Engine, conf: Sequence[str], sweep: Sweep, *, retries: int) -> float:
+    """Run what is not recorded yet, showing how far it is, and return when that began."""
+    began = time.monotonic()
     waiting = [trial for trial in trials if trial.state != "recorded"]
     environment = {"ELBO_BENCH_RUNS": str(runs_root().resolve())}
     if "ELBO_BENCH_DATA" in os.environ:
@@ -66,11 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
         return Task(run_trial, words, folders, trial.log.resolve(), environment, trial.processes)
 
     with shown(trials, sweep.metric, maximize=sweep.maximize) as changed:
-        run_trials(waiting, engine, task_of, retries=arguments.retries, changed=changed)
-    done = [trial for trial in trials if trial.is_recorded]
-    if done:
-        show([trial.folder for trial in done], arguments.format)
-    _conclude(trials, time.monotonic() - started)
+        run_trials(waiting, engine, task_of, retries=retries, changed=changed)
+    return began
 
 
 def make_engine(name: str, words: Sequence[str], catalogue: Catalogue, workers: int | None) -> Engine:
@@ -107,6 +118,9 @@ def make_trials(sweep: Sweep, overrides: Sequence[str], catalogue: Catalogue) ->
         _one_machine(cfg)
         name = config.run_id(cfg)
         trials.setdefault(name, Trial(words, cfg, root / name, root / ".logs" / f"{name}.txt", processes(cfg)))
+    for trial in trials.values():
+        if trial.is_recorded:
+            trial.state = "recorded"
     return list(trials.values())
 
 
@@ -118,7 +132,13 @@ def _one_machine(cfg: Config) -> None:
         )
 
 
-def _conclude(trials: Sequence[Trial], seconds: float) -> None:
+def conclude(trials: Sequence[Trial], began: float) -> None:
+    """Say what was computed, and what failed and why.
+
+    Raises:
+        RunFailedError: A trial failed.
+    """
+    seconds = time.monotonic() - began
     failed = [trial for trial in trials if trial.state in ("failed", "stopped")]
     recorded = sum(trial.state == "recorded" for trial in trials)
     done = sum(trial.state == "done" for trial in trials)

@@ -13,7 +13,7 @@ from rich.text import Text
 from elbo_bench.apps.terminal import duration
 from elbo_bench.errors import UsageError
 from elbo_bench.launch.trial import Trial
-from elbo_bench.report.leaderboard import contract
+from elbo_bench.report.row import contract
 from elbo_bench.results.record import read_result
 
 _ENDED = ("done", "recorded", "failed", "stopped")

@@ -154,9 +154,12 @@ class EncoderPass:
 
 
 def curve_sizes(num_samples: int) -> list[int]:
-    """Return 1, 2, 5, 10, ... up to K/2: sizes of which the samples hold at least two groups."""
+    """Return 1, 2, 5, 10, ... up to K/2, sizes of which the samples hold at least two groups; and 64 among them.
+
+    L_64 is what Rainforth et al. (2018) and Tucker et al. (2019) report of every model.
+    """
     steps = [step * 10**power for power in range(int(math.log10(num_samples)) + 1) for step in (1, 2, 5)]
-    return [k for k in steps if 2 * k <= num_samples]
+    return [k for k in sorted({*steps, 64}) if 2 * k <= num_samples]
 
 
 def analytic_rate(posterior: Distribution, model: LatentVariableModel) -> Float[Tensor, " B"] | None:

@@ -1,0 +1,216 @@
+"""`elbo-bench reproduce`: a paper's table, run here, beside what the paper says."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from elbo_bench.apps.paths import find_sweep
+from elbo_bench.apps.sweep import carry_out, conclude, make_engine, make_trials, plan
+from elbo_bench.apps.terminal import console
+from elbo_bench.catalogue import Catalogue
+from elbo_bench.errors import UsageError, nearest
+from elbo_bench.launch.expand import expand
+from elbo_bench.launch.trial import Trial
+from elbo_bench.report.paper import MARKS, Cell, Paper, matches, ordering, ours, read_paper, verdict
+from elbo_bench.report.read import read_rows
+from elbo_bench.report.row import Row
+from elbo_bench.results.record import read_result
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run what is missing of a tier of a paper, and print ours beside theirs.
+
+    Raises:
+        UsageError: There is no such paper or tier.
+        RunFailedError: A run failed; the table is printed without it.
+    """
+    catalogue = Catalogue.of(arguments.conf)
+    paper = find_paper(arguments.paper, catalogue)
+    if arguments.tier not in paper.tiers:
+        raise UsageError(f"--tier {arguments.tier}: {nearest(arguments.tier, paper.tiers)}")
+    sweep = expand(find_sweep(paper.sweep))
+    conf = [*arguments.conf, *sweep.conf]
+    catalogue = Catalogue.of(conf)
+    of_engine = [word for word in arguments.overrides if word.startswith(("engine.", "engine="))]
+    words = [word for word in arguments.overrides if word not in of_engine]
+    given = {word.partition("=")[0] for word in words}
+    words += [word for word in paper.tiers[arguments.tier].words if word.partition("=")[0] not in given]
+    engine = make_engine(arguments.engine, of_engine, catalogue, arguments.workers)
+    found = trials_of(paper, make_trials(sweep, words, catalogue), arguments.tier)
+    trials = [*{trial.name: trial for each in found.values() for trial in each}.values()]
+    if arguments.dry_run:
+        plan(trials, catalogue, engine, arguments.workers, "json" if arguments.json else "table")
+        return
+    started = carry_out(trials, engine, conf, sweep, retries=arguments.retries)
+    cells, claims = compare(paper, found, arguments.tier)
+    if arguments.json:
+        print(json.dumps({"paper": paper.title, "tier": arguments.tier, "cells": cells, "orderings": claims}, indent=2))  # noqa: T201
+    elif arguments.format == "markdown":
+        print(_markdown(paper, arguments.tier, cells, claims))  # noqa: T201
+    else:
+        _show(paper, arguments.tier, cells, claims)
+    conclude(trials, started)
+
+
+def find_paper(name: str, catalogue: Catalogue) -> Paper:
+    """Return the paper `conf/paper/<name>.yaml`.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for folder in catalogue.folders:
+        place = folder / "paper" / f"{name}.yaml"
+        if name in catalogue.names("paper") and place.is_file():
+            return read_paper(place)
+    raise UsageError(f"{name}: no such paper; {nearest(name, catalogue.names('paper'))}")
+
+
+def trials_of(paper: Paper, trials: Sequence[Trial], tier: str) -> dict[str, list[Trial]]:
+    """Return the trials of each cell that a tier runs, its seeds.
+
+    Raises:
+        UsageError: A cell has none.
+    """
+    found: dict[str, list[Trial]] = {}
+    for cell in paper.cells:
+        if tier in cell.tiers:
+            found[cell.name] = [trial for trial in trials if matches(cell.of, trial.cfg)]
+            if not found[cell.name]:
+                raise UsageError(f"{paper.sweep} has no run of the cell {cell.name}")
+    return found
+
+
+def compare(
+    paper: Paper, found: dict[str, list[Trial]], tier: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a mapping for each cell and for each ordering: theirs, ours, and the verdict."""
+    done = {name: [trial for trial in trials if trial.is_recorded] for name, trials in found.items()}
+    rows = {name: _rows(trials) for name, trials in done.items()}
+    cells = []
+    for cell in paper.cells:
+        trials = done.get(cell.name, [])
+        results = [read_result(trial.folder) for trial in trials]
+        whole = bool(results) and len(results) == len(found[cell.name])  # each seed is there
+        our = ours(cell, results) if whole else None
+        theirs = cell.value if cell.value is not None else _exact(cell, trials)
+        said = "not run" if theirs is None else verdict(cell, theirs, our)
+        cells.append(
+            {
+                "cell": cell.name,
+                "metric": cell.metric,
+                "theirs": theirs,
+                "mark": cell.mark,
+                "ours": our and our.value,
+                "error": our and our.error,
+                "seeds": our and our.seeds,
+                "lower_bound_only": our and our.lower_bound,
+                "tolerance": cell.tolerance,
+                "verdict": said,
+                "runs": [trial.name for trial in trials],
+            }
+        )
+    claims = []
+    for claim in paper.orderings:
+        if tier in claim.tiers:
+            larger, smaller = rows.get(claim.larger, []), rows.get(claim.smaller, [])
+            said, difference, p = ordering(paper.cell(claim.larger), larger, smaller)
+            claims.append(
+                {
+                    "larger": claim.larger,
+                    "smaller": claim.smaller,
+                    "metric": paper.cell(claim.larger).metric,
+                    "difference": difference,
+                    "p": p,
+                    "verdict": said,
+                }
+            )
+    return cells, claims
+
+
+def _rows(trials: Sequence[Trial]) -> list[Row]:
+    return read_rows([trial.folder for trial in trials])[0] if trials else []
+
+
+def _exact(cell: Cell, trials: Sequence[Trial]) -> float | None:
+    """Return what the maximum likelihood of probabilistic PCA is on the examples that the runs are scored on."""
+    from elbo_bench import config  # torch, for what is exact alone
+    from elbo_bench.data.files import data_root
+    from elbo_bench.evaluation.probabilistic_pca import maximum_likelihood
+
+    if not trials:
+        return None
+    cfg = trials[0].cfg
+    dataset = config.make("data", cfg["data"]).load(data_root())
+    x, _ = dataset.observations(cfg["evaluation"]["split"], len(dataset.train), seed=cfg["seed"])
+    model = cfg["model"]
+    fit = maximum_likelihood(x, model["latent_dim"], None if model["learn_noise"] else model["noise_std"])
+    return fit.log_px if cell.exact == "log_px" else float(fit.active_units)
+
+
+def _texts(cell: dict[str, Any]) -> list[str]:
+    theirs = "" if cell["theirs"] is None else f"{cell['theirs']:.2f}"
+    if cell["mark"] == "exact" and theirs:
+        theirs = f"{cell['theirs']:.4f}"
+    digits = 4 if cell["mark"] == "exact" else 2
+    value = "" if cell["ours"] is None else f"{'>= ' if cell['lower_bound_only'] else ''}{cell['ours']:.{digits}f}"
+    # What is exact is so of these very examples: their finite number is no error.
+    error = "" if cell["error"] is None or cell["mark"] == "exact" else f"{cell['error']:.2f}"
+    gone = cell["ours"] is None or cell["theirs"] is None
+    difference = "" if gone else f"{cell['ours'] - cell['theirs']:+.{digits}f}"
+    return [cell["cell"], cell["metric"], theirs, cell["mark"], value, error, difference, cell["verdict"]]
+
+
+_HEADS = ("cell", "metric", "theirs", "mark", "ours", "± SE", "ours - theirs", "verdict")
+
+
+def _claim_texts(claim: dict[str, Any]) -> list[str]:
+    difference = "" if claim["difference"] is None else f"{claim['difference']:+.2f}"
+    p = "" if claim["p"] is None else "< 1e-6" if claim["p"] < 1e-6 else f"{claim['p']:.2g}"
+    return [f"{claim['larger']} > {claim['smaller']}", difference, p, claim["verdict"]]
+
+
+_CLAIM_HEADS = ("their claim", "our difference", "p", "verdict")
+
+
+def _notes(paper: Paper, tier: str, cells: Sequence[dict[str, Any]]) -> list[str]:
+    marks = [mark for mark in MARKS if any(cell["mark"] == mark for cell in cells)]
+    return [
+        f"tier {tier}: {paper.tiers[tier].budget}",
+        "marks: " + "; ".join(f"{mark}, {MARKS[mark]}" for mark in marks),
+        "p: of our difference by a paired test on the same examples, and over seeds where there are several; holds or "
+        "reversed at 5 %",
+        *(f"deviates: {line}" for line in paper.deviates),
+    ]
+
+
+def _show(paper: Paper, tier: str, cells: Sequence[dict[str, Any]], claims: Sequence[dict[str, Any]]) -> None:
+    out = console(130)
+    out.print(Text(f"{paper.title}; {paper.table}; {paper.address}"))
+    for heads, lines in ((_HEADS, [_texts(cell) for cell in cells]), (_CLAIM_HEADS, [*map(_claim_texts, claims)])):
+        if not lines:
+            continue
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for head in heads:
+            numeric = head in ("theirs", "ours", "± SE", "ours - theirs", "our difference", "p")
+            table.add_column(head, justify="right" if numeric else "left", overflow="fold")
+        for line in lines:
+            table.add_row(*map(Text, line))
+        out.print(table)
+    for note in _notes(paper, tier, cells):
+        out.print(Text(f"  {note}"))
+
+
+def _markdown(paper: Paper, tier: str, cells: Sequence[dict[str, Any]], claims: Sequence[dict[str, Any]]) -> str:
+    lines = [f"{paper.title}; {paper.table}; {paper.address}", ""]
+    for heads, body in ((_HEADS, [_texts(cell) for cell in cells]), (_CLAIM_HEADS, [*map(_claim_texts, claims)])):
+        lines += [f"| {' | '.join(heads)} |", f"|{'|'.join(' --- ' for _ in heads)}|"]
+        lines += [
+            f"| {' | '.join(text.replace('|', '&#124;').replace('>', '&gt;') for text in line)} |" for line in body
+        ]
+        lines.append("")
+    return "\n".join([*lines, *(f"- {note}" for note in _notes(paper, tier, cells))])

@@ -1,0 +1,47 @@
+"""The ELBO gap in parts: what the family of q cannot do, and what the encoder does not do (Cremer et al., 2018)."""
+
+import math
+from typing import Any
+
+import altair as alt
+
+from elbo_bench.report.charts.plot import PARTS, Plot, values
+from elbo_bench.report.shown import Shown
+
+_PARTS = {"approximation_gap": "approximation gap: the family", "amortisation_gap": "amortisation gap: the encoder"}
+
+
+def plot(shown: Shown) -> Plot | None:
+    """Return stacked bars of the runs that have an `evaluation=gaps`; None if there is none."""
+    rows: list[dict[str, Any]] = []
+    for each in shown.series:
+        scored = [result["metrics"] for result in each.evaluations("gaps")]
+        for order, (key, name) in enumerate(_PARTS.items()):
+            found = [metrics[key]["value"] for metrics in scored if key in metrics]
+            if found:
+                nats = math.fsum(found) / len(found)
+                rows.append({"label": each.label, "part": name, "order": order, "nats": nats})
+    if not rows:
+        return None
+    labels = [label for label in shown.labels if any(row["label"] == label for row in rows)]
+    chart = (
+        alt.Chart(values(rows))
+        .mark_bar()
+        .encode(
+            y=alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(labelLimit=170)),
+            x=alt.X("nats:Q", stack="zero", title="nats"),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=[*_PARTS.values()], range=[PARTS[0], PARTS[2]]),
+                legend=alt.Legend(title=None, orient="bottom", direction="vertical"),
+            ),
+            order="order:Q",
+            tooltip=["label:N", "part:N", alt.Tooltip("nats:Q", format=".3f")],
+        )
+    )
+    caption = (
+        "KL(q(z|x) ‖ p(z|x)) of some test examples as the sum of the approximation gap, log p(x) - L[q*] with q* the "
+        "best posterior of the family for each example, and the amortisation gap, L[q*] - L[q], what the encoder loses "
+        "beside q* (Cremer et al., 2018). `elbo-bench evaluate RUN evaluation=gaps` adds a run."
+    )
+    return Plot("gap-decomposition", "The ELBO gap, by whose fault", caption, chart, 34 * len(labels) + 30)

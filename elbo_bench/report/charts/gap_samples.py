@@ -1,0 +1,65 @@
+"""The ELBO gap in parts: how much of it more samples of the same encoder close."""
+
+import itertools
+from typing import Any
+
+import altair as alt
+
+from elbo_bench.report.charts.plot import PARTS, Plot, values
+from elbo_bench.report.shown import Series, Shown
+
+_STEPS = (5, 50)
+
+
+def plot(shown: Shown) -> Plot | None:
+    """Return stacked bars; None if no record has the ELBO gap."""
+    rows: list[dict[str, Any]] = []
+    names: list[str] = []
+    for each in shown.series:
+        parts = _parts(each)
+        names += [name for name, _ in parts if name not in names]
+        rows += [
+            {"label": each.label, "part": name, "order": order, "nats": nats}
+            for order, (name, nats) in enumerate(parts)
+        ]
+    if not rows:
+        return None
+    chart = (
+        alt.Chart(values(rows))
+        .mark_bar()
+        .encode(
+            y=alt.Y("label:N", sort=shown.labels, title=None, axis=alt.Axis(labelLimit=170)),
+            x=alt.X("nats:Q", stack="zero", title="nats"),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=names, range=PARTS[: len(names)]),
+                legend=alt.Legend(title=None, orient="bottom", direction="vertical"),
+            ),
+            order="order:Q",
+            tooltip=["label:N", "part:N", alt.Tooltip("nats:Q", format=".3f")],
+        )
+    )
+    caption = (
+        "The whole bar is the ELBO gap, log p(x) - ELBO = KL(q(z|x) ‖ p(z|x)). Its parts: what the bound L_K wins over "
+        "the ELBO by K samples of the same encoder, and what no K that was tried wins. Where log p(x) is a lower bound "
+        "only, the last part is at least that long."
+    )
+    return Plot("gap-by-samples", "The ELBO gap, closed by samples", caption, chart, 34 * len(shown.series) + 30)
+
+
+def _parts(each: Series) -> list[tuple[str, float]]:
+    log_px, elbo, sizes = each.mean("log_px"), each.mean("elbo_mc"), each.sample_sizes()
+    if log_px is None or elbo is None or not sizes:
+        return []
+    parts, below = [], elbo
+    steps = [(f"ELBO to L_{_STEPS[0]}", _STEPS[0])]
+    steps += [(f"L_{low} to L_{high}", high) for low, high in itertools.pairwise(_STEPS)]
+    for name, size in steps:
+        if size in sizes and size < sizes[-1]:
+            value = each.mean(f"L_{size}")
+            assert value is not None
+            parts.append((name, value - below))
+            below = value
+    last = each.mean(f"L_{sizes[-1]}")
+    assert last is not None
+    return [*parts, ("on to the largest K", last - below), ("left to log p(x)", log_px - last)]

@@ -1,0 +1,63 @@
+"""A plot and its words, and how series look: a colour and a shape each, of which either suffices."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from elbo_bench.report.shown import OTHERS
+
+# Okabe and Ito (2008), without yellow and black, which vanish on a white or dark page; grey for what is left.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D3B", "#6A51A3")
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke")
+_GREY = "#8C8C8C"
+LOG_AXIS = alt.Axis(labelOverlap="greedy", labelSeparation=8)
+PARTS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00")
+"""Colours of the parts of a bar, from dark to light and back: they differ in lightness, too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A plot.
+
+    Attributes:
+        name: Of its file and its anchor.
+        title: A few words.
+        caption: What is drawn: which gap, which KL, of what.
+        chart: The chart, without a size.
+        height: In pixels on the page, without what is below the axis.
+    """
+
+    name: str
+    title: str
+    caption: str
+    chart: alt.Chart | alt.LayerChart | alt.FacetChart
+    height: int = 280
+
+
+def values(rows: Sequence[dict[str, Any]]) -> alt.Data:
+    """Return rows as inline data."""
+    return alt.Data(values=list(rows))
+
+
+def _legend(labels: Sequence[str]) -> alt.Legend:
+    longest = max(map(len, labels), default=0)
+    columns = 1 if longest > 22 else 2
+    return alt.Legend(title=None, orient="bottom", direction="vertical", columns=columns, symbolOpacity=1)
+
+
+def colour(labels: Sequence[str], *, others: bool = False) -> alt.Color:
+    """Return the colour of a series, which is the same in every plot of a contract."""
+    domain, colours = [*labels], [*_COLOURS[: len(labels)]]
+    if others:
+        domain, colours = [*domain, OTHERS], [*colours, _GREY]
+    return alt.Color("label:N", scale=alt.Scale(domain=domain, range=colours), legend=_legend(domain))
+
+
+def shape(labels: Sequence[str], *, others: bool = False) -> alt.Shape:
+    """Return the shape of a series, which tells what its colour tells."""
+    domain, shapes = [*labels], [*_SHAPES[: len(labels)]]
+    if others:
+        domain, shapes = [*domain, OTHERS], [*shapes, "circle"]
+    return alt.Shape("label:N", scale=alt.Scale(domain=domain, range=shapes), legend=_legend(domain))

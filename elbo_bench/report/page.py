@@ -1,0 +1,174 @@
+"""The page of a leaderboard: one HTML file that asks nothing of any other place.
+
+Tables are static HTML, which DataTables (through itables) makes sortable and searchable; plots are Vega-Lite's (through
+Altair), drawn as SVG in the colours of the page, so that they follow a dark one.
+"""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import itables.options
+import jinja2
+import vl_convert
+from itables.javascript import generate_init_offline_itables_html, html_table_from_template
+from markupsafe import Markup
+
+from elbo_bench import __version__
+from elbo_bench.report.cells import cell, footnotes, said_once, title, with_content
+from elbo_bench.report.charts import plots
+from elbo_bench.report.charts.plot import Plot
+from elbo_bench.report.columns import COLUMNS, Column
+from elbo_bench.report.pictures import Pictures
+from elbo_bench.report.row import Row
+from elbo_bench.report.shown import MOST, Shown
+
+_VEGA_LITE = "6.4"
+_LENGTHS = [25, 100, -1]
+_TEXT = "currentColor"
+_LOOK: dict[str, Any] = {
+    "background": "transparent",
+    "view": {"stroke": None},
+    "font": "system-ui, 'Noto Sans', sans-serif",
+    "axis": {
+        "labelColor": _TEXT,
+        "titleColor": _TEXT,
+        "domainColor": _TEXT,
+        "tickColor": _TEXT,
+        "gridColor": _TEXT,
+        "gridOpacity": 0.12,
+        "domainOpacity": 0.4,
+        "tickOpacity": 0.4,
+        "titleFontWeight": "normal",
+        "titleFontSize": 12,
+        "labelFontSize": 12,
+    },
+    "legend": {
+        "labelColor": _TEXT,
+        "titleColor": _TEXT,
+        "labelFontSize": 12,
+        "labelLimit": 300,
+        "symbolSize": 90,
+        "rowPadding": 3,
+    },
+    "rule": {"color": _TEXT},
+}
+_EMBED = {"renderer": "svg", "actions": {"export": True, "source": False, "compiled": False, "editor": False}}
+
+
+def page(parts: Sequence[Sequence[Row]]) -> str:
+    """Return the page of a leaderboard (`elbo_bench.report.leaderboard`); the same records give the same text."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
+    pictures = Pictures()
+    return template.render(
+        version=__version__,
+        parts=[_part(number, rows, pictures) for number, rows in enumerate(parts, 1)],
+        configurations=sum(map(len, parts)),
+        runs=sum(len(row["run_ids"]) for rows in parts for row in rows),
+        columns=with_content([row for rows in parts for row in rows], COLUMNS),
+        vega=Markup(_in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE))),  # noqa: S704
+        tables=Markup(generate_init_offline_itables_html(itables.options.dt_bundle)),  # noqa: S704
+    )
+
+
+def _part(number: int, rows: Sequence[Row], pictures: Pictures) -> dict[str, Any]:
+    """Return what the template shows of one data contract."""
+    shown = Shown.of(rows)
+    same = said_once(rows)
+    columns = [column for column in with_content(rows) if column.key not in same]
+    best = shown.series[0].label if shown.series else str(rows[0]["objective"])
+    return {
+        "anchor": f"data-{number}",
+        "name": rows[0]["data"],
+        "title": title(rows),
+        "same": [(key, rows[0][key]) for key in same],
+        "best": best,
+        "size": len(rows),
+        "table": _table(f"table-{number}", rows, columns),
+        "notes": footnotes(rows),
+        "plots": [_embedded(f"plot-{number}-{plot.name}", plot) for plot in plots(shown)],
+        "fewer": len(rows) > MOST and MOST,
+        "sheets": pictures.of(shown),
+    }
+
+
+def _table(name: str, rows: Sequence[Row], columns: Sequence[Column]) -> Markup:
+    """Return a table that is whole without a script, and sortable and searchable with one."""
+    long = len(rows) > _LENGTHS[0]
+    features: dict[str, Any] = {
+        "classes": ["display", "compact", "nowrap"],
+        "style": {"table-layout": "auto", "width": "100%", "margin": "0"},
+        "order": [],
+        "paging": long,
+        "pageLength": _LENGTHS[0],
+        "lengthMenu": [_LENGTHS, [*map(str, _LENGTHS[:-1]), "all"]],
+        "autoWidth": False,
+        "scrollX": True,
+        "deferRender": True,
+        "layout": {
+            "topStart": "pageLength" if long else None,
+            "topEnd": "search",
+            "bottomStart": "info" if long else None,
+            "bottomEnd": "paging" if long else None,
+        },
+    }
+    script = html_table_from_template(name, "", connected=False, display_logo_when_loading=False, kwargs=features)  # type: ignore[arg-type]
+    before, _, rest = script.partition("<table")
+    after = rest.partition("</table>")[2]
+    heads = Markup().join(
+        Markup('<th scope="col" class="{}" title="{}">{}</th>').format(_kind(column), column.meaning, column.title)
+        for column in columns
+    )
+    lines = Markup("\n").join(
+        Markup("<tr>{}</tr>").format(Markup().join(_cell(row, column) for column in columns)) for row in rows
+    )
+    table = Markup('<table id="{}"><thead><tr>{}</tr></thead><tbody>\n{}\n</tbody></table>').format(name, heads, lines)
+    return Markup(before) + table + Markup(after)  # noqa: S704 - the library's own script, without a word of ours
+
+
+def _cell(row: Row, column: Column) -> Markup:
+    """Return a cell, which is sorted by its value rather than by its text."""
+    value = row[column.key]
+    if column.key == "objective":
+        text = f"{', '.join(row['run_ids'][:3])}{' ...' if len(row['run_ids']) > 3 else ''}"
+        return Markup('<td class="text" title="{}">{}</td>').format(text, cell(row, column))
+    if isinstance(value, int | float):
+        return Markup('<td class="number" data-order="{}">{}</td>').format(f"{value:.12g}", cell(row, column))
+    if column.digits is not None:  # without a number: below all others
+        return Markup('<td class="number" data-order="-1e300">{}</td>').format(cell(row, column))
+    return Markup('<td class="text">{}</td>').format(cell(row, column))
+
+
+def _kind(column: Column) -> str:
+    return "number" if column.digits is not None or column.key == "rank" else "text"
+
+
+def _embedded(name: str, plot: Plot) -> dict[str, Any]:
+    """Return a plot as the template shows it, its specification as a text that no name can break out of."""
+    sized = plot.chart.properties(width="container", height=plot.height)
+    specification = copy.deepcopy(sized.to_dict())
+    specification["config"] = _LOOK
+    specification["autosize"] = {"type": "fit-x", "contains": "padding"}
+    text = _in_script(json.dumps(specification, sort_keys=True, allow_nan=False))
+    return {
+        "name": name,
+        "title": plot.title,
+        "caption": plot.caption,
+        "specification": Markup(text),  # noqa: S704
+        "options": Markup(json.dumps(_EMBED)),  # noqa: S704
+    }
+
+
+def _in_script(text: str) -> str:
+    r"""Return text as it may stand in a script: `<` only occurs in strings there, where `\u003c` is the same.
+
+    Of a program, unlike JSON, only what would end the script is changed.
+    """
+    if text.startswith("{"):
+        for sign in "<>&\u2028\u2029":
+            text = text.replace(sign, f"\\u{ord(sign):04x}")
+        return text
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")

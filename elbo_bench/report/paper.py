@@ -1,0 +1,234 @@
+"""What a paper says, and what is said of our numbers beside it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, PositiveFloat, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from elbo_bench.catalogue import load_yaml
+from elbo_bench.errors import UsageError
+from elbo_bench.report.row import Row
+from elbo_bench.report.scores import scores_of
+from elbo_bench.report.ties import LEVEL, p_values
+
+MARKS = {
+    "V": "read in the named source",
+    "V2": "quoted by a second source",
+    "M": "from memory, not checked: no verdict",
+    "exact": "computed here, in closed form",
+}
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Tier:
+    """How much of a paper is run.
+
+    Attributes:
+        budget: In words, beside that of the paper.
+        words: `key=value` words for each of its runs.
+    """
+
+    budget: str
+    words: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Cell:
+    """One number of a paper.
+
+    Attributes:
+        name: Which one.
+        of: The keys of the configuration by which its runs are found among those of the sweep.
+        metric: Its name in a record; `-x` is x with its sign changed.
+        value: What the paper says; None where `exact` says what is computed instead.
+        exact: `log_px` or `active_units` of the maximum likelihood of probabilistic PCA.
+        mark: How far the value is verified, see `MARKS`.
+        tolerance: How far ours may be from it.
+        tiers: Those that run it.
+    """
+
+    name: str
+    of: dict[str, Any]
+    metric: str = "log_px"
+    value: float | None = None
+    exact: Literal["log_px", "active_units"] | None = None
+    mark: Literal["V", "V2", "M", "exact"]
+    tolerance: PositiveFloat
+    tiers: list[str]
+
+    @property
+    def column(self) -> str:
+        """The metric's name without its sign."""
+        return self.metric.removeprefix("-")
+
+    @property
+    def sign(self) -> int:
+        """What the record's number is multiplied with."""
+        return -1 if self.metric.startswith("-") else 1
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Ordering:
+    """What a paper claims of two of its numbers: that the first is larger.
+
+    Attributes:
+        larger: The name of a cell.
+        smaller: That of another one, of the same metric.
+        tiers: Those that check it.
+    """
+
+    larger: str
+    smaller: str
+    tiers: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Paper:
+    """A paper's table.
+
+    Attributes:
+        title: Authors, year, title.
+        address: Where it is found.
+        table: Which of its tables, and where its numbers were read.
+        sweep: The sweep file with the runs of the full protocol.
+        deviates: What differs from the paper, a line each.
+        tiers: By name.
+        cells: Its numbers.
+        orderings: Its claims.
+    """
+
+    title: str
+    address: str
+    table: str
+    sweep: str
+    deviates: list[str]
+    tiers: dict[str, Tier]
+    cells: list[Cell]
+    orderings: list[Ordering]
+
+    def cell(self, name: str) -> Cell:
+        """Return the cell of a name."""
+        return next(each for each in self.cells if each.name == name)
+
+
+def read_paper(place: Path) -> Paper:
+    """Return the paper that a YAML file describes.
+
+    Raises:
+        UsageError: It does not.
+    """
+    try:
+        paper = TypeAdapter(Paper).validate_python(load_yaml(place))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{place}: {path}: {first['msg']}") from None
+    names = [cell.name for cell in paper.cells]
+    named = [tier for cell in paper.cells for tier in cell.tiers]
+    named += [tier for claim in paper.orderings for tier in claim.tiers]
+    if unknown := next((tier for tier in named if tier not in paper.tiers), None):
+        raise UsageError(f"{place}: there is no tier {unknown}")
+    for cell in paper.cells:
+        if names.count(cell.name) > 1:
+            raise UsageError(f"{place}: two cells are named {cell.name}")
+        if (cell.value is None) == (cell.exact is None):
+            raise UsageError(f"{place}: {cell.name}: it has a value or is exact, and not both")
+    for claim in paper.orderings:
+        if unknown := next((name for name in (claim.larger, claim.smaller) if name not in names), None):
+            raise UsageError(f"{place}: an ordering names {unknown}, which is no cell")
+        if paper.cell(claim.larger).metric != paper.cell(claim.smaller).metric:
+            raise UsageError(f"{place}: an ordering of {claim.larger}, {claim.smaller}: two metrics")
+    return paper
+
+
+def matches(wanted: Mapping[str, Any], cfg: Mapping[str, Any]) -> bool:
+    """Return whether a configuration has what is wanted of it; a name stands for a group of that name."""
+    for key, value in wanted.items():
+        found = cfg.get(key)
+        if isinstance(found, dict) and not isinstance(value, dict):
+            found = found.get("name")
+        if isinstance(value, dict) and isinstance(found, dict):
+            if not matches(value, found):
+                return False
+        elif found != value:
+            return False
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Ours:
+    """Our number beside a paper's: the mean over seeds, and its errors.
+
+    Attributes:
+        value: In the unit and with the sign of the paper's.
+        error: Standard error over examples and seeds together; None where it is not known.
+        lower_bound: Whether log p(x) is a lower bound only.
+        seeds: Runs that it is the mean of.
+    """
+
+    value: float
+    error: float | None
+    lower_bound: bool
+    seeds: int
+
+
+def ours(cell: Cell, results: Sequence[Mapping[str, Any]]) -> Ours | None:
+    """Return our number for a cell, of the records of its seeds; None if one lacks it."""
+    metrics = [result["metrics"].get(cell.column) for result in results]
+    if not metrics or None in metrics:
+        return None
+    values = [metric["value"] for metric in metrics]
+    count = len(values)
+    mean = math.fsum(values) / count
+    errors = [metric["se"] for metric in metrics]
+    error = None if None in errors else math.fsum(errors) / count
+    if count > 1:
+        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
+        error = math.hypot(error or 0.0, spread)
+    below = any(result["truth"]["tier"] == "lower-bound-only" for result in results)
+    return Ours(cell.sign * mean, error, below and cell.column == "log_px", count)
+
+
+def verdict(cell: Cell, theirs: float, our: Ours | None) -> str:
+    """Return what is said of our number: `not run`, `unchecked`, `within tolerance`, `better`, `worse`, `differs`.
+
+    Of log p(x) and of bounds, more is better; of other numbers neither is.
+    """
+    if our is None:
+        return "not run"
+    if cell.mark == "M":
+        return "unchecked"
+    difference = our.value - theirs
+    if abs(difference) <= cell.tolerance:
+        return "within tolerance"
+    if cell.column not in ("log_px", "bound", "elbo_mc", "elbo_analytic") and not cell.column.startswith("L_"):
+        return "differs"
+    return "better" if difference * cell.sign > 0 else "worse"
+
+
+def ordering(cell: Cell, larger: Sequence[Row], smaller: Sequence[Row]) -> tuple[str, float | None, float | None]:
+    """Return what is said of a claim, our difference, and its p-value: `holds`, `reversed`, `undecided`, `not run`.
+
+    It is decided by a paired test on identical examples, and over seeds (`elbo_bench.report.ties`).
+
+    Args:
+        cell: The one that is claimed to be larger.
+        larger: Rows of its seeds.
+        smaller: Rows of the other's.
+    """
+    if not larger or not smaller:
+        return "not run", None, None
+    try:
+        scores = scores_of([larger, smaller], cell.column)
+    except UsageError:
+        return "undecided", None, None
+    difference = cell.sign * float(scores.mean[0] - scores.mean[1])
+    p = float(p_values(scores)[0, 1])
+    if p > LEVEL:
+        return "undecided", difference, p
+    return ("holds" if difference > 0 else "reversed"), difference, p

@@ -1,0 +1,164 @@
+"""Ranks that are shared unless a difference is beyond doubt: error rates on simulated records whose truth is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from elbo_bench.report.leaderboard import leaderboard
+from elbo_bench.report.read import read_rows
+from elbo_bench.report.ties import Scores, better, p_values
+from records import metric, record, write
+
+IMAGES, SEEDS = 27.0, 0.08
+"""Standard deviations of log p(x) of MNIST: over images, and over seeds of training."""
+
+
+def scores(values: np.ndarray) -> Scores:
+    """Of `[R, S, N]` numbers: configurations, seeds, examples."""
+    runs = values.mean(axis=2)
+    return Scores(
+        mean=runs.mean(axis=1),
+        examples=values.mean(axis=1),
+        se_test=values.std(axis=2, ddof=1).mean(axis=1) / np.sqrt(values.shape[2]),
+        seed_variance=runs.var(axis=1, ddof=1) if values.shape[1] > 1 else np.full(len(values), np.nan),
+        num_seeds=np.full(len(values), float(values.shape[1])),
+    )
+
+
+def simulated(
+    generator: np.random.Generator, truths: list[float], seeds: int, examples: int, own: float = 1.5, seed: float = SEEDS
+) -> np.ndarray:
+    """log p(x) of models with known means: images are easy or hard for all, a little for one, and a seed moves all."""
+    size = (len(truths), seeds, examples)
+    image = generator.normal(0, IMAGES, examples)
+    of_model = generator.normal(0, own, (len(truths), 1, examples))
+    of_seed = generator.normal(0, seed, (len(truths), seeds, 1))
+    noise = generator.normal(0, 0.5, size)
+    return np.asarray(truths)[:, None, None] + image + of_model + of_seed + noise
+
+
+def rate(truths: list[float], seeds: int, examples: int, replications: int = 2000, **spread: float) -> float:
+    """How often some configuration is called better than another one."""
+    generator = np.random.default_rng(7)
+    found = 0
+    for _ in range(replications):
+        found += bool(better(scores(simulated(generator, truths, seeds, examples, **spread))).any())
+    return found / replications
+
+
+def test_a_difference_that_is_noise_shares_a_rank_and_0_3_nat_with_5_seeds_does_not() -> None:
+    # 2,000 replications: a rate of 0.05 is measured to 0.005, and 0.065 is three of these above it.
+    assert rate([-90.0, -90.0], 5, 2000) < 0.065
+    assert rate([-90.0, -89.7], 5, 10_000, replications=300) > 0.97
+    assert rate([-90.0, -89.7], 5, 2000) > 0.9
+
+
+def test_no_better_than_in_a_whole_table_is_wrong_more_often_than_stated() -> None:
+    assert rate([-90.0] * 8, 3, 300, replications=1500) < 0.05 + 3 * 0.006
+
+
+def test_many_seeds_of_large_spread_are_what_decides() -> None:
+    """One seed would take the difference of two trainings for that of two configurations."""
+    assert rate([-90.0, -90.0], 4, 2000, replications=1000, seed=1.0) < 0.05 + 3 * 0.007
+    one = [simulated(np.random.default_rng(k), [-90.0, -90.0], 1, 2000, seed=1.0) for k in range(200)]
+    assert np.mean([better(scores(values)).any() for values in one]) > 0.5  # as the footnote says: of trained models
+
+
+def test_p_values_are_those_of_a_paired_t_test() -> None:
+    values = simulated(np.random.default_rng(0), [-90.0, -89.9], 1, 50)
+    expected = stats.ttest_rel(values[0, 0], values[1, 0]).pvalue
+    np.testing.assert_allclose(p_values(scores(values))[0, 1], expected, rtol=1e-10)
+
+
+def test_p_values_over_seeds_alone_are_those_of_welch() -> None:
+    values = np.broadcast_to(np.random.default_rng(0).normal(0, [[1.0], [3.0]], (2, 6))[:, :, None], (2, 6, 4))
+    expected = stats.ttest_ind(values[0, :, 0], values[1, :, 0], equal_var=False).pvalue
+    np.testing.assert_allclose(p_values(scores(values))[0, 1], expected, rtol=1e-10)
+
+
+def test_better_is_an_order_that_follows_the_means() -> None:
+    found = better(scores(simulated(np.random.default_rng(1), [-90.0, -85.0, -88.0, -88.0], 3, 500)))
+    assert not (found & found.T).any()
+    assert found[1].tolist() == [True, False, True, True]
+    assert not found[2, 3]
+    assert not found[3, 2]
+
+
+def test_a_single_seed_is_given_the_spread_that_the_others_have() -> None:
+    values = simulated(np.random.default_rng(3), [-90.0, -90.0, -90.0], 4, 3000, seed=1.0)
+    known = scores(values)
+    single = Scores(
+        mean=np.append(known.mean, known.mean.max() + 0.5),
+        examples=np.vstack([known.examples, known.examples.max(axis=0)]),
+        se_test=np.append(known.se_test, known.se_test[0]),
+        seed_variance=np.append(known.seed_variance, np.nan),
+        num_seeds=np.append(known.num_seeds, 1.0),
+    )
+    assert not better(single)[3].any()  # half a nat, and seeds differ by one
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_so_few_examples_that_nothing_is_known_are_a_tie(number: int) -> None:
+    values = np.arange(2.0 * number).reshape(2, 1, number)
+    with np.errstate(invalid="ignore"):
+        made = scores(values) if number > 1 else Scores(*(np.array([0.0, 1.0]), values[:, 0]), *[np.full(2, np.nan)] * 3)
+    if number == 1:
+        made = Scores(made.mean, made.examples, made.se_test, made.seed_variance, np.ones(2))
+        assert not better(made).any()
+    else:  # the same difference twice: certain as far as these examples go
+        assert better(made)[1, 0]
+
+
+def simulate_records(root: Path, truths: dict[str, float], seeds: int, examples: int) -> None:
+    generator = np.random.default_rng(11)
+    values = simulated(generator, list(truths.values()), seeds, examples)
+    for name, of_model in zip(truths, values, strict=True):
+        for seed, log_px in enumerate(of_model):
+            result = record(f"{name}-s{seed}", float(log_px.mean()), seed=seed, data__num_examples=examples)
+            result["metrics"]["log_px"] |= {"se": float(log_px.std(ddof=1) / examples**0.5), "n": examples}
+            write(root, result, f"{name}-s{seed}", id=np.arange(examples), log_px=log_px)
+
+
+def test_records_are_compared_example_by_example(tmp_path: Path) -> None:
+    simulate_records(tmp_path, {"good": -89.7, "same": -90.0, "too": -90.0, "bad": -90.6}, seeds=5, examples=4000)
+    (rows,) = leaderboard(read_rows([tmp_path])[0])
+    ranks = {row["run_ids"][0][:-3]: (row["rank"], row["shared"]) for row in rows}
+    assert ranks == {"good": (1, False), "same": (2, True), "too": (2, True), "bad": (4, False)}
+    unpaired = [row["se_test"] for row in rows]  # 27 / sqrt(4000): by it nothing would be told apart
+    assert min(unpaired) > 0.4
+
+
+def test_without_their_examples_records_are_compared_by_their_errors(tmp_path: Path) -> None:
+    for name, log_px in (("a", -20.0), ("b", -20.3), ("c", -30.0)):
+        write(tmp_path, record(name, log_px), name)
+    (rows,) = leaderboard(read_rows([tmp_path])[0])
+    assert [row["rank"] for row in rows] == [1, 1, 3]
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged", "other ids", "shape", "nan"])
+def test_examples_that_cannot_be_used_leave_a_record_ranked(tmp_path: Path, harm: str) -> None:
+    simulate_records(tmp_path, {"good": -80.0, "bad": -90.0}, seeds=1, examples=4000)
+    place = tmp_path / "good-s0" / "examples.npz"
+    columns = dict(np.load(place))
+    if harm == "missing":
+        place.unlink()
+    elif harm == "damaged":
+        place.write_bytes(place.read_bytes()[:-100])
+    else:
+        changed = {
+            "other ids": {"id": columns["id"][::-1], "log_px": columns["log_px"]},
+            "shape": {"id": columns["id"], "log_px": columns["log_px"][:-1]},
+            "nan": {"id": columns["id"], "log_px": np.where(columns["id"] == 5, np.nan, columns["log_px"])},
+        }[harm]
+        np.savez(place, **changed)
+    (rows,) = leaderboard(read_rows([tmp_path])[0])
+    assert [row["rank"] for row in rows] == [1, 2]  # ten nats: beyond doubt without pairs, too
+
+
+def test_metrics_without_an_error_are_a_tie(tmp_path: Path) -> None:
+    for name, log_px in (("a", -20.0), ("b", -30.0)):
+        write(tmp_path, record(name, log_px, metrics__log_px={**metric(log_px), "se": None}), name)
+    (rows,) = leaderboard(read_rows([tmp_path])[0])
+    assert [row["rank"] for row in rows] == [1, 1]
