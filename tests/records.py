@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from elbo_bench.report.leaderboard import leaderboard
 from elbo_bench.report.row import Row, contract, row
@@ -83,3 +84,38 @@ def as_row(result: dict[str, Any]) -> Row:
 
 def ranked(results: Sequence[dict[str, Any]], **options: bool) -> list[list[Row]]:
     return leaderboard([as_row(result) for result in results], **options)
+
+
+KS = (1, 2, 5, 10, 20, 50, 64, 100, 200, 500, 1000)
+
+
+def full(run_id: str, log_px: float, gap: float = 2.0, **changes: Any) -> dict[str, Any]:
+    """A record with all that a page draws."""
+    result = record(run_id, log_px, **changes)
+    result["metrics"]["elbo_mc"] = metric(log_px - gap)
+    result["metrics"]["elbo_gap"] = metric(gap)
+    result["metrics"] |= {f"L_{k}": metric(log_px - gap / k) for k in KS}
+    result["checkpoint"] = {
+        "validation": [
+            {"epoch": step, "step": 100 * step, "metrics": {"elbo_gap": gap * (1 + 5 / step), "bound_gap": gap / step}}
+            for step in range(1, 8)
+        ]
+    }
+    return result
+
+
+def write_full(root: Path, result: dict[str, Any], name: str) -> None:
+    generator = np.random.default_rng(len(name))
+    log_px = result["metrics"]["log_px"]["value"]
+    gap = result["metrics"]["elbo_gap"]["value"]
+    examples = generator.normal(size=250)
+    write(
+        root,
+        result,
+        name,
+        id=np.arange(250),
+        log_px=log_px + 20 * (examples - examples.mean()),
+        elbo_gap=gap * generator.lognormal(size=250),
+    )
+    for sheet in ("samples", "reconstructions"):
+        Image.fromarray(generator.integers(0, 255, (90, 180), dtype=np.uint8)).save(root / name / f"{sheet}.png")

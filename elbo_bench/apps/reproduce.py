@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -30,10 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
         RunFailedError: A run failed; the table is printed without it.
     """
     catalogue = Catalogue.of(arguments.conf)
-    paper = find_paper(arguments.paper, catalogue)
+    paper, sweep_file = find_paper(arguments.paper, catalogue)
     if arguments.tier not in paper.tiers:
         raise UsageError(f"--tier {arguments.tier}: {nearest(arguments.tier, paper.tiers)}")
-    sweep = expand(find_sweep(paper.sweep))
+    sweep = expand(sweep_file)
     conf = [*arguments.conf, *sweep.conf]
     catalogue = Catalogue.of(conf)
     of_engine = [word for word in arguments.overrides if word.startswith(("engine.", "engine="))]
@@ -57,16 +58,18 @@ def run(arguments: argparse.Namespace) -> None:
     conclude(trials, started)
 
 
-def find_paper(name: str, catalogue: Catalogue) -> Paper:
-    """Return the paper `conf/paper/<name>.yaml`.
+def find_paper(name: str, catalogue: Catalogue) -> tuple[Paper, Path]:
+    """Return the paper `conf/paper/<name>.yaml`, and its sweep file: beside it, or one that travels with the package.
 
     Raises:
         UsageError: There is none.
     """
-    for folder in catalogue.folders:
+    for folder in catalogue.folders if name in catalogue.names("paper") else ():
         place = folder / "paper" / f"{name}.yaml"
-        if name in catalogue.names("paper") and place.is_file():
-            return read_paper(place)
+        if place.is_file():
+            paper = read_paper(place)
+            beside = place.parent / paper.sweep
+            return paper, beside if beside.is_file() else find_sweep(paper.sweep)
     raise UsageError(f"{name}: no such paper; {nearest(name, catalogue.names('paper'))}")
 
 

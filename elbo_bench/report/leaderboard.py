@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from elbo_bench.report.row import Row, is_lower_bound, short
 from elbo_bench.report.scores import scores_of
@@ -23,7 +24,7 @@ _MEANS = (
     "ess",
     "seconds",
 )
-_OF_A_RUN = ("seed", "run_id", "folder", "group", "contract", "model_keys")
+_OF_A_RUN = ("seed", "run_id", "folder", "group", "contract", "model_keys", "settings")
 
 
 def leaderboard(rows: Sequence[Row], *, each_run: bool = False) -> list[list[Row]]:
@@ -46,6 +47,7 @@ def leaderboard(rows: Sequence[Row], *, each_run: bool = False) -> list[list[Row
         labelled = _model_labels(parts[key])
         groups = [[row] for row in labelled] if each_run else by_configuration(labelled)
         merged = [_together(group) for group in groups]
+        _tell_apart(merged, [group[0]["settings"] for group in groups])
         copies = len(labelled) - sum(map(len, groups))
         for row in merged:
             row["copies"] = copies
@@ -68,6 +70,20 @@ def _model_labels(rows: Sequence[Row]) -> list[Row]:
         words = [f"{key.removesuffix('.name')}={keys[key]}" for key in keys if len(seen[row["model"], key]) > 1]
         labelled.append({**row, "model": short(" ".join([row["model"], *words]))} if words else row)
     return labelled
+
+
+def _tell_apart(merged: Sequence[Row], settings: Sequence[dict[str, Any]]) -> None:
+    """Say what else tells rows apart where some have the same objective and model: `optimizer.lr=0.01`, or nothing."""
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row, own in zip(merged, settings, strict=True):
+        alike.setdefault((row["objective"], row["model"]), []).append(own)
+    differ: dict[str, None] = {}
+    for group in alike.values():
+        for key in dict.fromkeys(key for own in group for key in own):
+            if len({str(own.get(key)) for own in group}) > 1:
+                differ[key] = None
+    for row, own in zip(merged, settings, strict=True):
+        row["other"] = short(" ".join(f"{key}={own[key]}" for key in differ if key in own)) or None
 
 
 def by_configuration(rows: Sequence[Row]) -> list[list[Row]]:

@@ -70,8 +70,14 @@ def page(parts: Sequence[Sequence[Row]]) -> str:
         runs=sum(len(row["run_ids"]) for rows in parts for row in rows),
         columns=with_content([row for rows in parts for row in rows], COLUMNS),
         vega=Markup(_in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE))),  # noqa: S704
-        tables=Markup(generate_init_offline_itables_html(itables.options.dt_bundle)),  # noqa: S704
+        tables=Markup(_table_library()),  # noqa: S704
     )
+
+
+def _table_library() -> str:
+    """Return the script of DataTables, without the words for a notebook that follow it."""
+    html = generate_init_offline_itables_html(itables.options.dt_bundle)
+    return html[: html.rindex("</script>") + len("</script>")]
 
 
 def _part(number: int, rows: Sequence[Row], pictures: Pictures) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Row = dict[str, Any]
 
 _NAMED = ("name", "source", "protocol", "values", "observation", "test_binarization", "split", "test_sha256")
 _CONTRACT = (*_NAMED, "num_examples", "num_levels", "shape", "splits", "files_sha256", "scored_sha256")
+_SETTINGS = ("optimizer", "module", "trainer", "evaluation")
 _LONGEST = 60  # characters of an objective in a cell
 _LOWER_BOUND = "lower-bound-only"
 
@@ -35,7 +36,7 @@ def row(result: dict[str, Any]) -> Row:
         ValueError: A name or a time of it cannot be shown.
     """
     metrics, data, compute = result["metrics"], result["data"], result["compute"]
-    objective = result["objective"]
+    objective, identity = result["objective"], config.identity(result["cfg"])
     for words in (objective["direction"], *(data[key] for key in _NAMED)):
         if not isinstance(words, str) or not words.isprintable():
             raise ValueError(f"a name of {str(words)[:40]!r}")
@@ -47,8 +48,9 @@ def row(result: dict[str, Any]) -> Row:
         "objective": objective_label(objective),
         "model": result["model"],
         "model_keys": _flat(_mapping(result["cfg"].get("model"))),
+        "settings": _settings(identity),
         "group": config.digest(
-            {**config.identity(result["cfg"]), "seed": None, "shown": [objective, result["model"]]},
+            {**identity, "seed": None, "shown": [objective, result["model"]]},
         ),
         "seed": result["seed"],
         "log_px": metrics["log_px"]["value"],
@@ -89,6 +91,15 @@ def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
         raise ValueError(f"a time of {str(value)[:40]}")
     return float(value)
+
+
+def _settings(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return under dotted names what a run is told by besides its data, model, objective and seed."""
+    return {
+        f"{group}.{key}": value
+        for group in _SETTINGS
+        for key, value in _flat({**_mapping(identity.get(group)), "name": None}).items()
+    }
 
 
 def _mapping(node: object) -> dict[str, Any]:

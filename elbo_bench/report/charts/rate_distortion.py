@@ -17,7 +17,7 @@ def plot(shown: Shown) -> Plot | None:
     if not points:
         return None
     others = any(point["label"] == OTHERS for point in points)
-    rates, distortions = ([point[key] for point in points] for key in ("rate", "distortion"))
+    rates, distortions = ([float(point[key]) for point in points] for key in ("rate", "distortion"))
     x_domain, y_domain = _padded(rates), _padded(distortions)
     x_scale, y_scale = (alt.Scale(domain=domain, nice=False, zero=False) for domain in (x_domain, y_domain))
     base = alt.Chart(values(points)).encode(

@@ -1,0 +1,227 @@
+"""Papers: what their files say, what is said of our numbers beside theirs, and `elbo-bench reproduce`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from records import metric, record, write
+
+from elbo_bench.apps.reproduce import find_paper, trials_of
+from elbo_bench.apps.sweep import make_trials
+from elbo_bench.catalogue import Catalogue, conf_root
+from elbo_bench.cli import main
+from elbo_bench.errors import UsageError
+from elbo_bench.launch.expand import expand
+from elbo_bench.report.paper import Cell, matches, ordering, ours, read_paper, verdict
+from elbo_bench.report.read import read_rows
+
+PAPERS = sorted(place.stem for place in (conf_root() / "paper").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_each_cell_of_each_tier_has_its_runs_and_no_run_is_without_a_cell(name: str) -> None:
+    catalogue = Catalogue.of()
+    paper, sweep = find_paper(name, catalogue)
+    assert {"cpu", "gpu"} <= set(paper.tiers)
+    for tier, said in paper.tiers.items():
+        trials = make_trials(expand(sweep), said.words, catalogue)
+        found = trials_of(paper, trials, tier)
+        used = {trial.name for cell in found.values() for trial in cell}
+        assert tier == "cpu" or used == {trial.name for trial in trials}
+        for claim in paper.orderings:
+            if tier in claim.tiers:
+                assert {claim.larger, claim.smaller} <= set(found)
+        for cell in found.values():  # seeds of one configuration
+            assert len({trial.cfg["seed"] for trial in cell}) == len(cell)
+
+
+def test_the_published_numbers_are_those_of_the_science_page() -> None:
+    paper, _ = find_paper("burda2016", Catalogue.of())
+    value = {cell.name: (cell.value, cell.mark) for cell in paper.cells}
+    assert value["MNIST, 1 layer, k=1"] == (-86.76, "V2")
+    assert value["MNIST, 2 layers, IWAE k=50"] == (-82.90, "V2")
+    assert value["OMNIGLOT, 1 layer, VAE k=50"] == (-107.80, "V")
+    assert value["OMNIGLOT, 2 layers, IWAE k=5"] == (-104.56, "M")
+    assert len(value) == 20
+    paper, _ = find_paper("rainforth2018", Catalogue.of())
+    value = {cell.name: (cell.value, cell.mark) for cell in paper.cells}
+    assert value["PIWAE(8, 8), log p(x)"] == (-84.46, "V2")
+    assert value["VAE, L_64"] == (-86.69, "V2")
+    for name in ("IWAE", "PIWAE(8, 8)", "MIWAE(8, 8)", "CIWAE 0.5", "VAE"):  # their own third row, -KL
+        below = {"IWAE": -1.59, "PIWAE(8, 8)": -1.28, "MIWAE(8, 8)": -0.72, "CIWAE 0.5": -0.84, "VAE": -0.47}[name]
+        bound, log_px = value[f"{name}, L_64"][0], value[f"{name}, log p(x)"][0]
+        assert bound is not None
+        assert log_px is not None
+        assert bound - log_px == pytest.approx(below, abs=0.021)
+
+
+def cell(value: float = -85.0, **changes: Any) -> Cell:
+    return Cell(**{"name": "c", "of": {}, "value": value, "mark": "V", "tolerance": 0.5, "tiers": ["cpu"], **changes})
+
+
+def test_a_verdict_says_on_which_side_of_the_tolerance_ours_is() -> None:
+    def said(ours_value: float, **changes: Any) -> str:
+        made = cell(**changes)
+        our = ours(made, [record("a", ours_value, metrics__active_units=metric(ours_value, "dimensions"))])
+        assert made.value is not None
+        return verdict(made, made.value, our)
+
+    assert [said(value) for value in (-85.5, -85.51, -84.49, -84.5)] == [
+        "within tolerance",
+        "worse",
+        "better",
+        "within tolerance",
+    ]
+    assert said(-90.0, mark="M") == "unchecked"
+    assert said(20.0, value=25.0, metric="active_units") == "differs"
+    assert said(85.0, value=-85.0, metric="-log_px") == "within tolerance"
+    assert verdict(cell(), -85.0, None) == "not run"
+    assert ours(cell(metric="L_7"), [record("a", -85.0)]) is None
+
+
+def test_ours_is_the_mean_over_seeds_with_both_errors() -> None:
+    made = ours(cell(), [record("a", -84.0), record("b", -86.0)])
+    assert made is not None
+    assert (made.value, made.seeds, made.lower_bound) == (-85.0, 2, False)
+    assert made.error == pytest.approx(np.hypot(0.25, 1.0))
+    bounded = ours(cell(), [record("a", -84.0, truth__tier="lower-bound-only")])
+    assert bounded is not None
+    assert bounded.lower_bound
+
+
+def test_an_ordering_is_decided_by_a_paired_test(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.normal(-90, 27, 500)
+    for name, shift in (("good", 0.4), ("same", 0.0), ("bad", 0.0)):
+        log_px = images + shift + generator.normal(0, 1, 500)
+        result = record(name, float(log_px.mean()), data__num_examples=500)
+        write(tmp_path, result, name, id=np.arange(500), log_px=log_px, elbo_gap=-log_px)
+    rows = {row["run_id"]: [row] for row in read_rows([tmp_path])[0]}
+    said, difference, p = ordering(cell(), rows["good"], rows["bad"])
+    assert (said, p is not None and p < 1e-6) == ("holds", True)
+    assert difference == pytest.approx(0.4, abs=0.2)
+    assert ordering(cell(), rows["bad"], rows["good"])[0] == "reversed"
+    assert ordering(cell(metric="-elbo_gap"), rows["good"], rows["bad"])[0] == "holds"
+    assert ordering(cell(), rows["same"], rows["bad"])[0] == "undecided"
+    assert ordering(cell(), [], rows["bad"]) == ("not run", None, None)
+    assert ordering(cell(metric="L_64"), rows["good"], rows["bad"]) == ("undecided", None, None)
+
+
+def test_what_is_wanted_of_a_configuration_is_found_in_it() -> None:
+    cfg = {"data": {"name": "mnist"}, "objective": {"name": "iwae", "num_samples": 5}, "seed": 0}
+    assert matches({"data": "mnist", "objective": {"num_samples": 5}}, cfg)
+    assert not matches({"data": "mnist", "objective": {"num_samples": 50}}, cfg)
+    assert not matches({"objective": {"beta": 1}}, cfg)
+    assert not matches({"model": "mlp"}, cfg)
+
+
+SWEEP = """
+program: elbo_bench
+command: ["${env}", "${interpreter}", "-m", "elbo_bench", "train", "${args_no_hyphens}"]
+parameters:
+  data: {value: linear_gaussian_data}
+  model: {value: linear_gaussian}
+  model.latent_dim: {values: [2, 4]}
+  trainer.max_steps: {value: 300}
+  optimizer.lr: {value: 0.03}
+  evaluation.num_samples: {value: 100}
+  tracking: {value: none}
+"""
+PAPER = {
+    "title": "A paper",
+    "address": "https://example.org",
+    "table": "Table 1",
+    "sweep": "mine.yaml",
+    "deviates": ["much"],
+    "tiers": {"cpu": {"budget": "less", "words": ["evaluation.num_examples=100"]}, "gpu": {"budget": "all"}},
+    "cells": [
+        {"name": name, "of": {"model": {"latent_dim": size}}, "value": -9, "mark": "V", "tolerance": 1, "tiers": [tier]}
+        for name, size, tier in (("two", 2, "cpu"), ("four", 4, "cpu"), ("big", 4, "gpu"))
+    ],
+    "orderings": [{"larger": "four", "smaller": "two", "tiers": ["cpu"]}],
+}
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    folder = tmp_path / "conf" / "paper"
+    folder.mkdir(parents=True)
+    (folder / "my_paper.yaml").write_text(json.dumps(PAPER))
+    (folder / "mine.yaml").write_text(SWEEP)
+    return tmp_path / "conf"
+
+
+@pytest.mark.slow
+def test_reproduce_runs_what_is_missing_and_prints_ours_beside_theirs(
+    conf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "my_paper", "--conf", str(conf), "--workers", "1"]
+    assert main([*command, "--json"]) == 0
+    out = capsys.readouterr()
+    said = json.loads(out.out)
+    verdicts = {each["cell"]: each["verdict"] for each in said["cells"]}
+    assert verdicts["four"] == "worse"
+    assert verdicts["big"] == "not run"
+    assert [(each["larger"], each["verdict"]) for each in said["orderings"]] == [("four", "holds")]
+    assert "2 computed, 0 recorded before" in out.err
+    assert main(command) == 0
+    out = capsys.readouterr()
+    assert "0 computed, 2 recorded before" in out.err
+    assert "four > two" in out.out
+    assert "deviates: much" in out.out
+    assert main([*command, "--format", "markdown"]) == 0
+    assert "| four &gt; two |" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 0
+    assert "0 to run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["burda2017"], "did you mean 'burda2016'?"),
+        (["lucas2019", "--tier", "cpuu"], "did you mean 'cpu'?"),
+        (["lucas2019", "trainer.max_epoch=3"], "did you mean 'max_epochs'?"),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cells": 3}, "cells"),
+        ({"colour": "red"}, "colour"),
+        ({"orderings": [{"larger": "five", "smaller": "two", "tiers": ["cpu"]}]}, "names five, which is no cell"),
+        ({"tiers": {"cpu": {"budget": "less"}}}, "there is no tier gpu"),
+        ({"cells": [PAPER["cells"][0]] * 2}, "two cells are named two"),  # type: ignore[index]
+        ({"cells": [{**PAPER["cells"][0], "exact": "log_px"}]}, "a value or is exact"),  # type: ignore[index]
+        ({"cells": [{**PAPER["cells"][0], "mark": "X"}]}, "mark"),  # type: ignore[index]
+        ({"cells": [{**PAPER["cells"][0], "tolerance": 0}]}, "tolerance"),  # type: ignore[index]
+    ],
+)
+def test_a_paper_that_is_none_is_said_in_a_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    place = tmp_path / "p.yaml"
+    place.write_text(json.dumps({**PAPER, "orderings": [], **change}))
+    with pytest.raises(UsageError, match=said):
+        read_paper(place)
+
+
+def test_a_cell_that_no_run_of_the_sweep_is_for_is_said(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [{**PAPER["cells"][0], "of": {"model": {"latent_dim": 3}}}]  # type: ignore[index]
+    text = json.dumps({**PAPER, "cells": cells, "orderings": [], "tiers": {"cpu": {"budget": ""}}})
+    (conf / "paper" / "my_paper.yaml").write_text(text)
+    assert main(["reproduce", "my_paper", "--conf", str(conf)]) == 2
+    assert "has no run of the cell two" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_linear_vae_reaches_the_maximum_likelihood_of_probabilistic_pca(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "lucas2019", "--json", "tracking=none"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert len(cells) == 9
+    assert {each["verdict"] for each in cells} == {"within tolerance"}
+    assert all(abs(each["ours"] - each["theirs"]) <= 1e-2 for each in cells)
