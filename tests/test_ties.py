@@ -163,3 +163,13 @@ def test_metrics_without_an_error_are_a_tie(tmp_path: Path) -> None:
         write(tmp_path, record(name, log_px, metrics__log_px={**metric(log_px), "se": None}), name)
     (rows,) = leaderboard(read_rows([tmp_path])[0])
     assert [row["rank"] for row in rows] == [1, 1]
+
+
+def test_examples_of_other_images_make_no_pairs(tmp_path: Path) -> None:
+    simulate_records(tmp_path, {"good": -89.5, "bad": -90.0}, seeds=1, examples=4000)
+    (rows,) = leaderboard(read_rows([tmp_path])[0])
+    assert [row["rank"] for row in rows] == [1, 2]
+    columns = dict(np.load(tmp_path / "bad-s0" / "examples.npz"))
+    np.savez(tmp_path / "bad-s0" / "examples.npz", id=columns["id"] + 1, log_px=columns["log_px"])
+    (rows,) = leaderboard(read_rows([tmp_path])[0])
+    assert [row["rank"] for row in rows] == [1, 1]

@@ -44,6 +44,8 @@ _LOOK: dict[str, Any] = {
         "titleFontWeight": "normal",
         "titleFontSize": 12,
         "labelFontSize": 12,
+        "labelOverlap": "greedy",
+        "labelSeparation": 8,
     },
     "legend": {
         "labelColor": _TEXT,
