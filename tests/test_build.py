@@ -20,7 +20,7 @@ from elbo_bench.training.optimizers import SGD, Adam
 from elbo_bench.training.schedules import Burda
 from elbo_bench.typed import check_value, parameters
 
-COMPONENTS = sorted(place for place in conf_root().glob("*/*.yaml") if place.parent.name != "experiment")
+COMPONENTS = sorted(place for place in conf_root().glob("*/*.yaml") if place.parent.name not in ("experiment", "paper"))
 EXPERIMENTS = sorted(place.stem for place in conf_root().glob("experiment/*.yaml"))
 # What the program hands to a component, and no one configures.
 INJECTED = {
