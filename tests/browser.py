@@ -1,7 +1,9 @@
 """A headless Chromium, driven by Selenium, that has no network."""
 
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +58,11 @@ class Page:
 @contextmanager
 def opened(place: Path, *, width: int = 1400, dark: bool = False) -> Iterator[Page]:
     """Open a file over file://, offline, and wait until its tables and plots are drawn."""
+    with tempfile.TemporaryDirectory() as home:
+        yield from _opened(place, width, dark, home)
+
+
+def _opened(place: Path, width: int, dark: bool, home: str) -> Iterator[Page]:
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -64,7 +71,8 @@ def opened(place: Path, *, width: int = 1400, dark: bool = False) -> Iterator[Pa
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+    environment = {**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
+    driver = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER), env=environment))
     try:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})

@@ -26,7 +26,7 @@ def test_wheel_carries_the_package_its_configuration_and_its_sweeps_and_nothing_
     expected = {str(place.relative_to(ROOT)) for place in (ROOT / "elbo_bench").rglob("*.py")}
     for folder in ("conf", "sweeps"):
         expected |= {f"elbo_bench/{place.relative_to(ROOT)}" for place in (ROOT / folder).rglob("*.yaml")}
-    assert names - {"elbo_bench/py.typed"} == expected
+    assert names - {"elbo_bench/py.typed", "elbo_bench/report/page.html"} == expected
 
 
 def test_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
@@ -52,3 +52,6 @@ def test_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert result["metrics"]["log_px"]["n"] == 250
     assert [place.name for place in empty.iterdir()] == ["runs"]
+    board = [sys.executable, "-m", "elbo_bench", "leaderboard", "--html", "page.html"]
+    subprocess.run(board, cwd=empty, env=env, check=True, capture_output=True)
+    assert "Which KL is which" in (empty / "page.html").read_text()
