@@ -142,7 +142,7 @@ def test_without_their_examples_records_are_compared_by_their_errors(tmp_path: P
     assert [row["rank"] for row in rows] == [1, 1, 3]
 
 
-@pytest.mark.parametrize("harm", ["missing", "damaged", "other ids", "shape", "nan"])
+@pytest.mark.parametrize("harm", ["missing", "damaged", "other ids", "shape", "nan", "of another record"])
 def test_examples_that_cannot_be_used_leave_a_record_ranked(tmp_path: Path, harm: str) -> None:
     simulate_records(tmp_path, {"good": -80.0, "bad": -90.0}, seeds=1, examples=4000)
     place = tmp_path / "good-s0" / "examples.npz"
@@ -155,6 +155,7 @@ def test_examples_that_cannot_be_used_leave_a_record_ranked(tmp_path: Path, harm
         changed = {
             "other ids": {"id": columns["id"][::-1], "log_px": columns["log_px"]},
             "shape": {"id": columns["id"], "log_px": columns["log_px"][:-1]},
+            "of another record": {"id": columns["id"], "log_px": columns["log_px"] - 20},
             "nan": {"id": columns["id"], "log_px": np.where(columns["id"] == 5, np.nan, columns["log_px"])},
         }[harm]
         np.savez(place, **changed)

@@ -28,7 +28,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("objective", "objective", "What the runs were trained with"),
     Column("model", "model", "The model"),
-    Column("other", "settings", "What else tells rows of the same objective and model apart"),
+    Column("settings", "settings", "What else tells rows of the same objective and model apart"),
     Column("seeds", "seeds", "The seeds of training whose mean the row is"),
     Column(
         "log_px",

@@ -11,7 +11,19 @@ from elbo_bench.report.row import Row
 
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _IN_PAPERS = (
-    *("rank", "objective", "model", "other", "seeds", "log_px", "se_mc", "se_test", "se_seeds", "bits_per_dim", "elbo"),
+    *(
+        "rank",
+        "objective",
+        "model",
+        "settings",
+        "seeds",
+        "log_px",
+        "se_mc",
+        "se_test",
+        "se_seeds",
+        "bits_per_dim",
+        "elbo",
+    ),
     *("elbo_gap", "bound_gap", "rate", "active_units"),
 )
 _LATEX = {

@@ -83,7 +83,7 @@ def _tell_apart(merged: Sequence[Row], settings: Sequence[dict[str, Any]]) -> No
             if len({str(own.get(key)) for own in group}) > 1:
                 differ[key] = None
     for row, own in zip(merged, settings, strict=True):
-        row["other"] = short(" ".join(f"{key}={own[key]}" for key in differ if key in own)) or None
+        row["settings"] = short(" ".join(f"{key}={own[key]}" for key in differ if key in own)) or None
 
 
 def by_configuration(rows: Sequence[Row]) -> list[list[Row]]:

@@ -66,4 +66,7 @@ def _examples(row: Row, column: str) -> tuple[Shaped[np.ndarray, " N"], Float[np
         return None
     if values.dtype.kind != "f" or not np.isfinite(values).all():
         return None
+    # A record and its examples are written together: those of another record are no part of it.
+    if column == "log_px" and not math.isclose(values.mean(), row["log_px"], rel_tol=1e-6, abs_tol=1e-6):
+        return None
     return ids, values

@@ -114,7 +114,7 @@ class Shown:
         return [
             {
                 "label": labels.get(id(row), OTHERS),
-                "name": ", ".join(filter(None, [row["objective"], row["model"], row["other"]])),
+                "name": ", ".join(filter(None, [row["objective"], row["model"], row["settings"]])),
                 "rank": row["rank"],
                 **{key: row[key] for key in ("log_px", "elbo", "elbo_gap", "rate", "distortion")},
             }
@@ -125,7 +125,7 @@ class Shown:
 def _labels(rows: Sequence[Row], *, several_models: bool) -> list[str]:
     """Return a name for each row that no other one has."""
     names = [
-        ", ".join([row["objective"], *([row["model"]] if several_models else []), *filter(None, [row["other"]])])
+        ", ".join([row["objective"], *([row["model"]] if several_models else []), *filter(None, [row["settings"]])])
         for row in rows
     ]
     return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, 1)]
