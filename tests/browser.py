@@ -35,9 +35,17 @@ class Page:
         return self.driver.execute_script(script)
 
     def column(self, title: str, table: str = "#table-1") -> list[str]:
-        heads = [each.text for each in self.all(f"{table} thead th, {table}_wrapper thead th")]
-        index = heads.index(title) + 1
-        return [each.text for each in self.all(f"{table} tbody tr td:nth-child({index})")]
+        """The texts of a column, read in one go: rows are replaced while a table is sorted."""
+        return list(
+            self.driver.execute_script(
+                "const heads = [...document.querySelectorAll(arguments[0] + '_wrapper thead th')];"
+                "const index = heads.map(e => e.innerText).indexOf(arguments[1]) + 1;"
+                "return [...document.querySelectorAll(`${arguments[0]} tbody tr td:nth-child(${index})`)]"
+                ".map(e => e.innerText)",
+                table,
+                title,
+            )
+        )
 
     def wait(self, script: str, seconds: float = 20.0) -> None:
         from selenium.webdriver.support.ui import WebDriverWait

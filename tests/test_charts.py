@@ -79,6 +79,12 @@ def test_a_gap_is_decomposed_by_the_evaluations_that_did_it(two: Path) -> None:
     scored = record("x", -20.0, cfg={"evaluation": {"name": "gaps"}})
     scored["metrics"] |= {"approximation_gap": metric(1.5), "amortisation_gap": metric(2.5)}
     write(two / "good-s0" / "evaluations", scored, "0000000000")
+    early = record("x", -20.0, cfg={"evaluation": {"name": "gaps"}}, checkpoint={"weights_sha256": "of epoch 1"})
+    early["metrics"] |= {"approximation_gap": metric(80.0), "amortisation_gap": metric(10.0)}
+    write(two / "good-s0" / "evaluations", early, "3333333333")
+    fewer = record("x", -20.0, cfg={"evaluation": {"name": "gaps"}}, data__num_examples=10)
+    fewer["metrics"] |= {"approximation_gap": metric(7.0), "amortisation_gap": metric(7.0)}
+    write(two / "good-s0" / "evaluations", fewer, "0000000001")
     other = record("y", -20.0, cfg={"evaluation": {"name": "importance"}})
     write(two / "tight-s0" / "evaluations", other, "1111111111")
     (two / "tight-s0" / "evaluations" / "2222222222").mkdir()
@@ -135,6 +141,14 @@ def test_series_of_one_name_have_names_of_their_own(tmp_path: Path) -> None:
     (rows,) = leaderboard(read_rows([tmp_path])[0])
     labels = Shown.of(rows).labels
     assert labels == ["iwae K=8, optimizer.lr=0 (1)", "iwae K=8, optimizer.lr=0 (2)", "iwae K=8, optimizer.lr=1"]
+
+
+def test_a_series_that_is_named_as_another_one_is_numbered_keeps_a_name_of_its_own(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "a", "a (2)")):
+        objective = {"name": name, "num_samples": 1, "direction": "lower"}
+        write_full(tmp_path, full(str(number), -20.0 - number, objective=objective), str(number))
+    (rows,) = leaderboard(read_rows([tmp_path])[0])
+    assert len(set(Shown.of(rows).labels)) == 3
 
 
 def test_one_run_with_nothing_but_its_metrics_is_drawn_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from records import full, metric, ranked, record, write
 
@@ -306,6 +308,9 @@ def test_of_10_000_records_the_300_corrupt_are_named_and_the_rest_ranked_within_
         {"compute__evaluate_seconds": 1e200},
         {"data__name": ["a"]},
         {"objective__direction": None},
+        {"data__num_examples": -5},
+        {"data__num_examples": 0},
+        {"data__num_examples": 10**12},
     ],
 )
 def test_a_record_that_cannot_be_shown_is_corrupt(
@@ -327,7 +332,7 @@ def test_a_huge_number_or_name_does_not_push_the_others_out(tmp_path: Path, caps
     assert "-25.12" in out
     assert "-1e+299" in out
     assert "\x1b[31m" not in out
-    assert sum(line.lstrip().startswith(("1 ", "2 ", "3 ")) for line in out.splitlines()) == 3
+    assert sum("iwae K=8" in line for line in out.splitlines()) == 3
 
 
 def test_a_run_that_is_named_twice_is_ranked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -367,3 +372,49 @@ def test_leaderboard_imports_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": ROOT}, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("harm", ["huge seeds", "huge examples", "odd bounds", "escapes"])
+def test_what_is_odd_in_a_record_stops_nothing(tmp_path: Path, harm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "runs"
+    for number, result in enumerate(seeds(-25.0, 1e200 if harm == "huge seeds" else -25.5)):
+        if harm == "odd bounds":
+            result["metrics"] |= {name: metric(-26.0) for name in ("L_03", "L_٣", "L_" + "9" * 5000, "L_-1", "L_")}
+        if harm == "escapes":
+            result["metrics"]["\x1b[2J"] = 3
+        examples = np.full(250, -1.7e308 if harm == "huge examples" else -25.0)
+        write(root, result, f"{number}\nx", id=np.arange(250), log_px=examples)
+    write(root, record("other", -27.0), "other")
+    page = tmp_path / "page.html"
+    assert main(["leaderboard", str(root), "--html", str(page)]) == 0
+    said = capsys.readouterr()
+    assert "\x1b" not in said.err
+    assert all(line.startswith("elbo-bench: ") for line in said.err.splitlines())
+    assert said.err.count("left out") == (2 if harm == "escapes" else 0)
+
+
+def test_a_rows_truth_is_the_weakest_of_its_seeds() -> None:
+    first, second = seeds(-20.0, -21.0)
+    first["truth"]["tier"] = "exact"
+    ((row,),) = ranked([first, second])
+    assert row["truth"] == "importance"
+
+
+def test_a_folder_whose_name_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", record("a", -20.0), "a")
+    odd = os.fsencode(tmp_path / "runs") + b"/\xff"
+    os.mkdir(odd)  # noqa: PTH102
+    (tmp_path / "runs" / "a" / "result.json").rename(os.fsdecode(odd + b"/result.json"))
+    write(tmp_path / "runs", record("b", -20.0), "b")
+    assert main(["leaderboard", "--format", "csv"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("left out") == 1
+    assert len(said.out.splitlines()) == 2
+
+
+def test_a_name_that_is_too_long_for_a_page_is_said_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "runs", record("a", -20.0), "a")
+    assert main(["leaderboard", "--html", "x" * 300]) == 2
+    assert "File name too long" in capsys.readouterr().err

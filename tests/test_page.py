@@ -220,6 +220,20 @@ def test_a_thousand_rows_are_5_mb_at_most_and_usable_within_2_s(tmp_path: Path) 
     assert min(seconds) < 2
 
 
+@pytest.mark.slow
+def test_a_thousand_rows_in_many_contracts_are_5_mb_at_most_too(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for number in range(1000):
+        write_full(root, full(f"run-{number}", -90.0, data__protocol=f"p{number // 5}"), f"run-{number}")
+    place = tmp_path / "page.html"
+    assert main(["leaderboard", str(root), "--html", str(place)]) == 0
+    assert place.stat().st_size <= 5e6
+    text = place.read_text()
+    assert text.count("<table ") == 200
+    assert 3 < text.count('id="plot-') < 7 * 200
+    assert "No plots: the page is full" in text
+
+
 @pytest.mark.parametrize("harm", ["no picture", "a bomb", "not finite", "text for numbers", "no examples"])
 def test_what_is_missing_or_damaged_is_left_out_of_a_page(tmp_path: Path, harm: str) -> None:
     root, place = tmp_path / "runs", tmp_path / "page.html"

@@ -1,6 +1,7 @@
 """Papers: what their files say, what is said of our numbers beside theirs, and `elbo-bench reproduce`."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 from records import metric, record, write
 
-from elbo_bench.apps.reproduce import find_paper, trials_of
+from elbo_bench.apps.reproduce import compare, find_paper, trials_of
 from elbo_bench.apps.sweep import make_trials
 from elbo_bench.catalogue import Catalogue, conf_root
 from elbo_bench.cli import main
 from elbo_bench.errors import UsageError
 from elbo_bench.launch.expand import expand
+from elbo_bench.launch.trial import Trial
 from elbo_bench.report.paper import Cell, matches, ordering, ours, read_paper, verdict
 from elbo_bench.report.read import read_rows
 
@@ -89,6 +91,26 @@ def test_ours_is_the_mean_over_seeds_with_both_errors() -> None:
     bounded = ours(cell(), [record("a", -84.0, truth__tier="lower-bound-only")])
     assert bounded is not None
     assert bounded.lower_bound
+
+
+def test_a_lower_bound_below_theirs_decides_nothing() -> None:
+    bounded = ours(cell(), [record("a", -90.0, truth__tier="lower-bound-only")])
+    above = ours(cell(), [record("a", -80.0, truth__tier="lower-bound-only")])
+    assert (verdict(cell(), -85.0, bounded), verdict(cell(), -85.0, above)) == ("undecided", "better")
+
+
+def test_an_ordering_is_not_decided_across_contracts_or_by_a_lower_bound(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(-90, 27, 500)
+    kinds = {"high": {}, "low": {}, "bounded": {"truth__tier": "lower-bound-only"}, "elsewhere": {"data__name": "omni"}}
+    for name, changes in kinds.items():
+        log_px = images + (3.0 if name == "high" else 0.0) + np.random.default_rng(1).normal(0, 1, 500)
+        result = record(name, float(log_px.mean()), data__num_examples=500, **changes)
+        write(tmp_path, result, name, id=np.arange(500), log_px=log_px, L_64=log_px)
+    rows = {row["run_id"]: [row] for row in read_rows([tmp_path])[0]}
+    said = {name: ordering(cell(), rows["high"], rows[name])[0] for name in ("low", "bounded", "elsewhere")}
+    assert said == {"low": "holds", "bounded": "undecided", "elsewhere": "undecided"}
+    assert ordering(cell(), rows["bounded"], rows["high"])[0] == "undecided"
+    assert ordering(cell(metric="L_64"), rows["high"], rows["bounded"])[0] == "holds"  # of L_64 itself
 
 
 def test_an_ordering_is_decided_by_a_paired_test(tmp_path: Path) -> None:
@@ -201,11 +223,14 @@ def test_what_is_not_there_is_said_in_a_line(words: list[str], said: str, capsys
         ({"cells": [{**PAPER["cells"][0], "exact": "log_px"}]}, "a value or is exact"),  # type: ignore[index]
         ({"cells": [{**PAPER["cells"][0], "mark": "X"}]}, "mark"),  # type: ignore[index]
         ({"cells": [{**PAPER["cells"][0], "tolerance": 0}]}, "tolerance"),  # type: ignore[index]
+        ({"cells": [{**PAPER["cells"][0], "value": math.nan}]}, "value"),  # type: ignore[index]
+        ({"cells": [{**PAPER["cells"][0], "tolerance": math.inf}]}, "tolerance"),  # type: ignore[index]
     ],
 )
 def test_a_paper_that_is_none_is_said_in_a_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     place = tmp_path / "p.yaml"
-    place.write_text(json.dumps({**PAPER, "orderings": [], **change}))
+    text = json.dumps({**PAPER, "orderings": [], **change})
+    place.write_text(text.replace("NaN", ".nan").replace("Infinity", ".inf"))
     with pytest.raises(UsageError, match=said):
         read_paper(place)
 
@@ -225,3 +250,43 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_probabilistic_pca(capsys
     assert len(cells) == 9
     assert {each["verdict"] for each in cells} == {"within tolerance"}
     assert all(abs(each["ours"] - each["theirs"]) <= 1e-2 for each in cells)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.num_dims=8"], "no noise is left"),
+        (["evaluation.num_examples=100"], "every example of it"),
+        (["evaluation.split=test"], "evaluation.split=train"),
+    ],
+)
+def test_what_is_exact_is_refused_where_it_would_not_be_before_anything_is_run(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", "lucas2019", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def trial(folder: Path, cfg: dict[str, Any]) -> Trial:
+    return Trial([], cfg, folder, folder / "log")
+
+
+def test_a_cell_that_lacks_a_seed_or_whose_record_is_damaged_was_not_run(
+    conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paper = read_paper(conf / "paper" / "my_paper.yaml")
+    for name in ("two-s0", "two-s1", "four-s0"):
+        write(tmp_path, record(name, -9.0), name)
+    found = {
+        "two": [trial(tmp_path / "two-s0", {}), trial(tmp_path / "two-s1", {})],
+        "four": [trial(tmp_path / "four-s0", {}), trial(tmp_path / "four-s1", {})],
+    }
+    theirs = {each.name: each.value for each in paper.cells}
+    cells, claims = compare(paper, found, theirs, "cpu")
+    assert [each["verdict"] for each in cells] == ["within tolerance", "not run", "not run"]
+    assert [each["verdict"] for each in claims] == ["not run"]
+    (tmp_path / "two-s1" / "result.json").write_text("{")
+    cells, _ = compare(paper, found, theirs, "cpu")
+    assert [each["verdict"] for each in cells] == ["not run"] * 3
+    assert capsys.readouterr().err.count("left out") == 1

@@ -54,11 +54,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _prefixes(names: list[str]) -> list[str]:
-    """Return what the files of each data contract begin with: nothing if there is one, else its name and number."""
+    """Return what the files of each data contract begin with: nothing if there is one, else its number and name."""
     if len(names) == 1:
         return [""]
-    plain = [re.sub(r"[^A-Za-z0-9_]", "-", name)[:60] for name in names]
-    return [f"{name}-{number}-" if plain.count(name) > 1 else f"{name}-" for number, name in enumerate(plain, 1)]
+    return [f"{number}-{re.sub(r'[^A-Za-z0-9_]', '-', name)[:60]}-" for number, name in enumerate(names, 1)]
 
 
 def _command(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.terminal import console
-from elbo_bench.errors import UsageError
+from elbo_bench.errors import UsageError, printable
 from elbo_bench.report.formats import to_csv, to_json, to_latex, to_markdown
 from elbo_bench.report.leaderboard import leaderboard
 from elbo_bench.report.read import read_rows
@@ -38,7 +38,7 @@ def ranked(folders: Sequence[Path], *, each_run: bool = False) -> list[list[Row]
     """
     rows, problems = read_rows(folders)
     for problem in problems:
-        print(f"elbo-bench: left out: {problem}", file=sys.stderr)  # noqa: T201
+        print(f"elbo-bench: left out: {printable(' '.join(problem.split()))}", file=sys.stderr)  # noqa: T201
     if not rows:
         raise UsageError(f"there is no record in {', '.join(map(str, folders))}: `elbo-bench train` makes one")
     return leaderboard(rows, each_run=each_run)
@@ -61,9 +61,9 @@ def write_page(parts: Sequence[Sequence[Row]], place: Path) -> None:
     from elbo_bench.report.page import page  # Altair takes a second to import
     from elbo_bench.results.record import replace_bytes
 
-    if not place.parent.is_dir() or place.is_dir():
-        raise UsageError(f"--html {place}: there is no folder {place.parent}, or a folder of that name")
     try:
+        if not place.parent.is_dir() or place.is_dir():
+            raise UsageError(f"--html {place}: there is no folder {place.parent}, or a folder of that name")
         replace_bytes(place, page(parts).encode())
     except OSError as error:
         raise UsageError(f"--html {place}: cannot be written: {error.strerror or error}") from None

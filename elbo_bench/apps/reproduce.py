@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from elbo_bench.apps.paths import find_sweep
 from elbo_bench.apps.sweep import carry_out, conclude, make_engine, make_trials, plan
 from elbo_bench.apps.terminal import console
 from elbo_bench.catalogue import Catalogue
-from elbo_bench.errors import UsageError, nearest
+from elbo_bench.errors import UsageError, nearest, printable
 from elbo_bench.launch.expand import expand
 from elbo_bench.launch.trial import Trial
 from elbo_bench.report.paper import MARKS, Cell, Paper, matches, ordering, ours, read_paper, verdict
@@ -47,10 +48,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         plan(trials, catalogue, engine, arguments.workers, "json" if arguments.json else "table")
         return
+    theirs = {cell.name: their_value(cell, found.get(cell.name, [])) for cell in paper.cells}
     started = carry_out(trials, engine, conf, sweep, retries=arguments.retries)
-    cells, claims = compare(paper, found, arguments.tier)
+    cells, claims = compare(paper, found, theirs, arguments.tier)
     if arguments.json:
-        print(json.dumps({"paper": paper.title, "tier": arguments.tier, "cells": cells, "orderings": claims}, indent=2))  # noqa: T201
+        whole = {"paper": paper.title, "tier": arguments.tier, "cells": cells, "orderings": claims}
+        print(json.dumps(whole, indent=2, allow_nan=False))  # noqa: T201
     elif arguments.format == "markdown":
         print(_markdown(paper, arguments.tier, cells, claims))  # noqa: T201
     else:
@@ -69,7 +72,10 @@ def find_paper(name: str, catalogue: Catalogue) -> tuple[Paper, Path]:
         if place.is_file():
             paper = read_paper(place)
             beside = place.parent / paper.sweep
-            return paper, beside if beside.is_file() else find_sweep(paper.sweep)
+            try:
+                return paper, beside if beside.is_file() else find_sweep(paper.sweep)
+            except OSError as error:  # a name that is too long
+                raise UsageError(f"{place}: sweep: {error.strerror}") from None
     raise UsageError(f"{name}: no such paper; {nearest(name, catalogue.names('paper'))}")
 
 
@@ -88,71 +94,85 @@ def trials_of(paper: Paper, trials: Sequence[Trial], tier: str) -> dict[str, lis
     return found
 
 
+def their_value(cell: Cell, trials: Sequence[Trial]) -> float | None:
+    """Return a paper's number or, where it is exact, the maximum likelihood of probabilistic PCA on the training data.
+
+    Raises:
+        UsageError: It cannot be computed for such runs, or they are not scored on all of the training data.
+    """
+    if cell.exact is None or not trials:
+        return cell.value
+    from elbo_bench import config  # torch, for what is exact alone
+    from elbo_bench.data.files import data_root
+    from elbo_bench.evaluation.probabilistic_pca import maximum_likelihood
+
+    cfg = trials[0].cfg
+    model, evaluation = cfg["model"], cfg["evaluation"]
+    if model["name"] != "linear_gaussian" or evaluation["split"] != "train" or evaluation["num_examples"] is not None:
+        raise UsageError(
+            f"{cell.name}: what is exact needs model=linear_gaussian, evaluation.split=train and every example of it"
+        )
+    dataset = config.make("data", cfg["data"]).load(data_root())
+    x, _ = dataset.observations("train", len(dataset.train), seed=cfg["seed"])
+    try:
+        fit = maximum_likelihood(x, model["latent_dim"], None if model["learn_noise"] else model["noise_std"])
+    except ValueError as error:
+        raise UsageError(f"{cell.name}: {error}") from None
+    return fit.log_px if cell.exact == "log_px" else float(fit.active_units)
+
+
 def compare(
-    paper: Paper, found: dict[str, list[Trial]], tier: str
+    paper: Paper, found: dict[str, list[Trial]], theirs: dict[str, float | None], tier: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a mapping for each cell and for each ordering: theirs, ours, and the verdict."""
-    done = {name: [trial for trial in trials if trial.is_recorded] for name, trials in found.items()}
-    rows = {name: _rows(trials) for name, trials in done.items()}
+    """Return a mapping for each cell and for each ordering: theirs, ours, and the verdict.
+
+    What lacks a seed was not run. A record that is damaged is named on stderr, and counts as none.
+    """
+    rows: dict[str, list[Row]] = {}
+    said_before: set[str] = set()
     cells = []
     for cell in paper.cells:
-        trials = done.get(cell.name, [])
-        results = [read_result(trial.folder) for trial in trials]
-        whole = bool(results) and len(results) == len(found[cell.name])  # each seed is there
-        our = ours(cell, results) if whole else None
-        theirs = cell.value if cell.value is not None else _exact(cell, trials)
-        said = "not run" if theirs is None else verdict(cell, theirs, our)
+        trials = [trial for trial in found.get(cell.name, []) if trial.is_recorded]
+        read, problems = read_rows([trial.folder for trial in trials]) if trials else ([], [])
+        for problem in problems:
+            if problem not in said_before:
+                print(f"elbo-bench: left out: {printable(problem)}", file=sys.stderr)  # noqa: T201
+        said_before |= {*problems}
+        whole = bool(read) and len(read) == len(found[cell.name])  # each seed is there
+        rows[cell.name] = read if whole else []
+        our = ours(cell, [read_result(trial.folder) for trial in trials]) if whole else None
+        value = theirs[cell.name]
         cells.append(
             {
                 "cell": cell.name,
                 "metric": cell.metric,
-                "theirs": theirs,
+                "theirs": value,
                 "mark": cell.mark,
                 "ours": our and our.value,
                 "error": our and our.error,
                 "seeds": our and our.seeds,
                 "lower_bound_only": our and our.lower_bound,
                 "tolerance": cell.tolerance,
-                "verdict": said,
+                "verdict": "not run" if value is None else verdict(cell, value, our),
                 "runs": [trial.name for trial in trials],
             }
         )
     claims = []
     for claim in paper.orderings:
         if tier in claim.tiers:
-            larger, smaller = rows.get(claim.larger, []), rows.get(claim.smaller, [])
-            said, difference, p = ordering(paper.cell(claim.larger), larger, smaller)
+            cell = paper.cell(claim.larger)
+            said, difference, p = ordering(cell, rows[claim.larger], rows[claim.smaller])
             claims.append(
                 {
                     "larger": claim.larger,
                     "smaller": claim.smaller,
-                    "metric": paper.cell(claim.larger).metric,
+                    "metric": cell.metric,
                     "difference": difference,
                     "p": p,
                     "verdict": said,
                 }
             )
     return cells, claims
-
-
-def _rows(trials: Sequence[Trial]) -> list[Row]:
-    return read_rows([trial.folder for trial in trials])[0] if trials else []
-
-
-def _exact(cell: Cell, trials: Sequence[Trial]) -> float | None:
-    """Return what the maximum likelihood of probabilistic PCA is on the examples that the runs are scored on."""
-    from elbo_bench import config  # torch, for what is exact alone
-    from elbo_bench.data.files import data_root
-    from elbo_bench.evaluation.probabilistic_pca import maximum_likelihood
-
-    if not trials:
-        return None
-    cfg = trials[0].cfg
-    dataset = config.make("data", cfg["data"]).load(data_root())
-    x, _ = dataset.observations(cfg["evaluation"]["split"], len(dataset.train), seed=cfg["seed"])
-    model = cfg["model"]
-    fit = maximum_likelihood(x, model["latent_dim"], None if model["learn_noise"] else model["noise_std"])
-    return fit.log_px if cell.exact == "log_px" else float(fit.active_units)
 
 
 def _texts(cell: dict[str, Any]) -> list[str]:

@@ -55,8 +55,8 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     notes = []
     if len(rows) > 1:
         notes.append(
-            "=: a shared rank: paired t-tests on the same examples, and over seeds, find no difference (Holm, 5 % for "
-            "the whole table)"
+            "=: a shared rank: t-tests of the differences on the same examples, and over seeds, tell them not apart "
+            "(Welch, Holm; 5 % for the whole table)"
         )
         seeds = [row["num_seeds"] for row in rows]
         if max(seeds) == 1:
@@ -65,6 +65,8 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
             notes.append("a row with one seed is given the spread over seeds that the other rows have in common")
         if any(is_lower_bound(row) for row in rows):
             notes.append("a row with >= is ranked by its lower bound, and may belong higher up")
+        if unpaired := sum(row["paired"] is False for row in rows):
+            notes.append(f"{unpaired} rows without usable examples are compared by their standard errors, not in pairs")
     if copies := rows[0]["copies"]:
         notes.append(f"copies of a run, of the same configuration and seed, count once: {copies} left out")
     if len(rows) > TESTED:

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from elbo_bench.report.row import Row, is_lower_bound, short
+import numpy as np
+
+from elbo_bench.report.row import Row, short
 from elbo_bench.report.scores import scores_of
 from elbo_bench.report.ties import better
 
@@ -24,6 +26,7 @@ _MEANS = (
     "ess",
     "seconds",
 )
+_WEAKEST_FIRST = ("lower-bound-only", "importance", "sandwiched", "exact")
 _OF_A_RUN = ("seed", "run_id", "folder", "group", "contract", "model_keys", "settings")
 
 
@@ -32,8 +35,9 @@ def leaderboard(rows: Sequence[Row], *, each_run: bool = False) -> list[list[Row
 
     Runs that differ in nothing but their seed are one configuration, and a row with their means and three errors: of
     the samples (`se_mc`), of the finite set of examples (`se_test`), of the seeds (`se_seeds`). Its rank is one more
-    than the number of configurations that are better beyond doubt (`elbo_bench.report.ties`), so that those whose
-    difference may be noise share it. Within a contract bits per dimension have the same order as log p(x).
+    than the number of configurations that are better beyond doubt (`elbo_bench.report.ties`), and never less than that
+    of the row above; those whose difference may be noise share it. Within a contract bits per dimension have the same
+    order as log p(x).
 
     Args:
         rows: Of single runs (`elbo_bench.report.read.read_rows`).
@@ -100,10 +104,16 @@ def _together(rows: Sequence[Row]) -> Row:
     A number that some of the runs lack is missing in their mean, and one lower bound makes the mean a lower bound.
     """
     first, number = rows[0], len(rows)
-    merged: Row = {"rank": 0, "shared": False, **{key: first[key] for key in first if key not in _OF_A_RUN}}
+    merged: Row = {
+        "rank": 0,
+        "shared": False,
+        "paired": None,
+        **{key: first[key] for key in first if key not in _OF_A_RUN},
+    }
     merged |= {"seeds": _seeds([row["seed"] for row in rows]), "num_seeds": number}
     merged |= {"run_ids": [row["run_id"] for row in rows], "folders": [row["folder"] for row in rows]}
-    merged["truth"] = next((row["truth"] for row in rows if is_lower_bound(row)), first["truth"])
+    tiers = {row["truth"] for row in rows}
+    merged["truth"] = next((tier for tier in _WEAKEST_FIRST if tier in tiers), first["truth"])
     for key in _MEANS:
         values = [row[key] for row in rows]
         merged[key] = None if None in values else values[0] if number == 1 else math.fsum(values) / number
@@ -112,10 +122,10 @@ def _together(rows: Sequence[Row]) -> Row:
     # The same examples for every seed: what is mean about them is no smaller than their errors' mean, nor larger.
     merged["se_test"] = None if None in test else math.fsum(test) / number
     for key in ("log_px", "elbo_gap"):
-        values, mean = [row[key] for row in rows], merged[key]
-        known = mean is not None and number > 1
-        squares = math.fsum((value - mean) ** 2 for value in values) if known else 0.0
-        merged[f"{key}_sd"] = math.sqrt(squares / (number - 1)) if known else None
+        known = merged[key] is not None and number > 1
+        with np.errstate(over="ignore"):
+            spread = float(np.std([row[key] for row in rows], ddof=1)) if known else math.nan
+        merged[f"{key}_sd"] = spread if math.isfinite(spread) else None
     merged["se_seeds"] = None if merged["log_px_sd"] is None else merged["log_px_sd"] / math.sqrt(number)
     return merged
 
@@ -131,12 +141,14 @@ def _rank(merged: Sequence[Row], groups: Sequence[Sequence[Row]]) -> None:
     """Give ranks to rows in their order; ties among the best `TESTED` of them."""
     tested = min(len(merged), TESTED)
     if tested > 1:
-        wins = better(scores_of(groups[:tested]))
+        scores = scores_of(groups[:tested])
+        wins = better(scores)
         for index, row in enumerate(merged[:tested]):
-            row["rank"] = 1 + int(wins[:, index].sum())
+            # What is measured badly is not placed above what is better on average and measured well.
+            row["rank"] = max(1 + int(wins[:, index].sum()), merged[index - 1]["rank"] if index else 1)
+            row["paired"] = bool(np.isfinite(scores.covariance[index, index]))
     for index, row in enumerate(merged):
         row["rank"] = row["rank"] or index + 1
-        row["tested"] = index < tested
     counts: dict[int, int] = {}
     for row in merged:
         counts[row["rank"]] = counts.get(row["rank"], 0) + 1

@@ -25,6 +25,7 @@ from elbo_bench.report.pictures import Pictures
 from elbo_bench.report.row import Row
 from elbo_bench.report.shown import MOST, Shown
 
+_ROOM_FOR_PLOTS = 1_200_000  # bytes
 _VEGA_LITE = "6.4"
 _LENGTHS = [25, 100, -1]
 _TEXT = "currentColor"
@@ -64,10 +65,10 @@ def page(parts: Sequence[Sequence[Row]]) -> str:
     """Return the page of a leaderboard (`elbo_bench.report.leaderboard`); the same records give the same text."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    pictures = Pictures()
+    pictures, drawn = Pictures(), _Plots(_ROOM_FOR_PLOTS)
     return template.render(
         version=__version__,
-        parts=[_part(number, rows, pictures) for number, rows in enumerate(parts, 1)],
+        parts=[_part(number, rows, pictures, drawn) for number, rows in enumerate(parts, 1)],
         configurations=sum(map(len, parts)),
         runs=sum(len(row["run_ids"]) for rows in parts for row in rows),
         columns=with_content([row for rows in parts for row in rows], COLUMNS),
@@ -82,7 +83,7 @@ def _table_library() -> str:
     return html[: html.rindex("</script>") + len("</script>")]
 
 
-def _part(number: int, rows: Sequence[Row], pictures: Pictures) -> dict[str, Any]:
+def _part(number: int, rows: Sequence[Row], pictures: Pictures, drawn: "_Plots") -> dict[str, Any]:
     """Return what the template shows of one data contract."""
     shown = Shown.of(rows)
     same = said_once(rows)
@@ -97,7 +98,7 @@ def _part(number: int, rows: Sequence[Row], pictures: Pictures) -> dict[str, Any
         "size": len(rows),
         "table": _table(f"table-{number}", rows, columns),
         "notes": footnotes(rows),
-        "plots": [_embedded(f"plot-{number}-{plot.name}", plot) for plot in plots(shown)],
+        "plots": drawn.of(number, shown),
         "fewer": len(rows) > MOST and MOST,
         "sheets": pictures.of(shown),
     }
@@ -152,6 +153,21 @@ def _cell(row: Row, column: Column) -> Markup:
 
 def _kind(column: Column) -> str:
     return "number" if column.digits is not None or column.key == "rank" else "text"
+
+
+class _Plots:
+    """Creates what embeds the plots of one contract after the other, as long as there is room in the page."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+
+    def of(self, number: int, shown: Shown) -> list[dict[str, Any]]:
+        """Return the plots of a contract: all of them, or none."""
+        if self._room <= 0:
+            return []
+        made = [_embedded(f"plot-{number}-{plot.name}", plot) for plot in plots(shown)]
+        self._room -= sum(len(plot["specification"]) for plot in made)
+        return made if self._room > 0 else []
 
 
 def _embedded(name: str, plot: Plot) -> dict[str, Any]:

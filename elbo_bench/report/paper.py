@@ -4,14 +4,14 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, PositiveFloat, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from elbo_bench.catalogue import load_yaml
 from elbo_bench.errors import UsageError
-from elbo_bench.report.row import Row
+from elbo_bench.report.row import Row, is_lower_bound
 from elbo_bench.report.scores import scores_of
 from elbo_bench.report.ties import LEVEL, p_values
 
@@ -55,10 +55,10 @@ class Cell:
     name: str
     of: dict[str, Any]
     metric: str = "log_px"
-    value: float | None = None
+    value: FiniteFloat | None = None
     exact: Literal["log_px", "active_units"] | None = None
     mark: Literal["V", "V2", "M", "exact"]
-    tolerance: PositiveFloat
+    tolerance: Annotated[FiniteFloat, Field(gt=0)]
     tiers: list[str]
 
     @property
@@ -197,7 +197,8 @@ def ours(cell: Cell, results: Sequence[Mapping[str, Any]]) -> Ours | None:
 def verdict(cell: Cell, theirs: float, our: Ours | None) -> str:
     """Return what is said of our number: `not run`, `unchecked`, `within tolerance`, `better`, `worse`, `differs`.
 
-    Of log p(x) and of bounds, more is better; of other numbers neither is.
+    Of log p(x) and of bounds, more is better; of other numbers neither is. A lower bound on log p(x) that lies below
+    theirs is `undecided`.
     """
     if our is None:
         return "not run"
@@ -208,13 +209,16 @@ def verdict(cell: Cell, theirs: float, our: Ours | None) -> str:
         return "within tolerance"
     if cell.column not in ("log_px", "bound", "elbo_mc", "elbo_analytic") and not cell.column.startswith("L_"):
         return "differs"
-    return "better" if difference * cell.sign > 0 else "worse"
+    if difference * cell.sign > 0:
+        return "better"
+    return "undecided" if our.lower_bound else "worse"
 
 
 def ordering(cell: Cell, larger: Sequence[Row], smaller: Sequence[Row]) -> tuple[str, float | None, float | None]:
     """Return what is said of a claim, our difference, and its p-value: `holds`, `reversed`, `undecided`, `not run`.
 
-    It is decided by a paired test on identical examples, and over seeds (`elbo_bench.report.ties`).
+    It is decided by a paired test on identical examples, and over seeds (`elbo_bench.report.ties`); not between two
+    data contracts, and not if what has less log p(x) has a lower bound only.
 
     Args:
         cell: The one that is claimed to be larger.
@@ -223,12 +227,15 @@ def ordering(cell: Cell, larger: Sequence[Row], smaller: Sequence[Row]) -> tuple
     """
     if not larger or not smaller:
         return "not run", None, None
+    if len({row["contract"] for row in [*larger, *smaller]}) > 1:
+        return "undecided", None, None
     try:
         scores = scores_of([larger, smaller], cell.column)
     except UsageError:
         return "undecided", None, None
     difference = cell.sign * float(scores.mean[0] - scores.mean[1])
     p = float(p_values(scores)[0, 1])
-    if p > LEVEL:
+    less = smaller if difference > 0 else larger
+    if p > LEVEL or (cell.column == "log_px" and any(is_lower_bound(row) for row in less)):
         return "undecided", difference, p
     return ("holds" if difference > 0 else "reversed"), difference, p

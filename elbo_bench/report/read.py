@@ -38,6 +38,7 @@ def read_rows(folders: Iterable[Path]) -> tuple[list[Row], list[str]]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             try:
+                name.encode()  # what is no text cannot be printed
                 result = read_result(run)
                 rows.append({**row(result), "contract": contract(result), "folder": str(run)})
             except UsageError as error:

@@ -11,6 +11,7 @@ _NAMED = ("name", "source", "protocol", "values", "observation", "test_binarizat
 _CONTRACT = (*_NAMED, "num_examples", "num_levels", "shape", "splits", "files_sha256", "scored_sha256")
 _SETTINGS = ("optimizer", "module", "trainer", "evaluation")
 _LONGEST = 60  # characters of an objective in a cell
+_MOST_EXAMPLES = 10**9
 _LOWER_BOUND = "lower-bound-only"
 
 
@@ -40,6 +41,9 @@ def row(result: dict[str, Any]) -> Row:
     for words in (objective["direction"], *(data[key] for key in _NAMED)):
         if not isinstance(words, str) or not words.isprintable():
             raise ValueError(f"a name of {str(words)[:40]!r}")
+
+    if not 1 <= data["num_examples"] <= _MOST_EXAMPLES:
+        raise ValueError(f"{data['num_examples']} examples")
 
     def value(name: str) -> int | float | None:
         return metrics[name]["value"] if name in metrics else None

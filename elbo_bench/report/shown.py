@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Series:
     def sample_sizes(self) -> list[int]:
         """Return the K of the bounds L_K that every seed has, ascending."""
         names = set.intersection(*(set(result["metrics"]) for result in self.results))
-        return sorted(int(name[2:]) for name in names if name.startswith("L_") and name[2:].isdecimal())
+        return sorted(int(name[2:]) for name in names if re.fullmatch(r"L_[1-9][0-9]{0,8}", name))
 
     @functools.cached_property
     def examples(self) -> dict[str, np.ndarray]:
@@ -65,17 +66,20 @@ class Series:
             return {}
 
     def evaluations(self, name: str) -> list[dict[str, Any]]:
-        """Return the further evaluations of a name, of any seed, that can be read."""
+        """Return of each seed its further evaluation of a name, of the run's own weights; if several, the largest."""
         found = []
-        for folder in self.row["folders"]:
+        for folder, run in zip(self.row["folders"], self.results, strict=True):
+            own = []
             for place in sorted(Path(folder).glob(f"evaluations/*/{RESULT}")):
                 try:
                     result = read_result(place.parent)
                 except UsageError:
                     continue
                 evaluation = result["cfg"].get("evaluation")
-                if isinstance(evaluation, dict) and evaluation.get("name") == name:
-                    found.append(result)
+                same = result["checkpoint"].get("weights_sha256") == run["checkpoint"].get("weights_sha256")
+                if same and isinstance(evaluation, dict) and evaluation.get("name") == name:
+                    own.append(result)
+            found += sorted(own, key=lambda result: -result["data"]["num_examples"])[:1]
         return found
 
 
@@ -128,7 +132,13 @@ def _labels(rows: Sequence[Row], *, several_models: bool) -> list[str]:
         ", ".join([row["objective"], *([row["model"]] if several_models else []), *filter(None, [row["settings"]])])
         for row in rows
     ]
-    return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, 1)]
+    labels: list[str] = []
+    for number, name in enumerate(names, 1):
+        label = name if names.count(name) == 1 else f"{name} ({number})"
+        while label in labels:  # another one is named so by chance
+            label += "'"
+        labels.append(label)
+    return labels
 
 
 def _is_number(value: object) -> bool:

@@ -7,8 +7,9 @@ For configurations a and b, with :math:`\ell_{ai}` the mean over seeds of log p(
 
 with :math:`s_a` the standard deviation over the S_a seeds of a configuration's mean. Test examples and seeds are
 crossed random factors; their interaction is counted in both terms, which errs to the safe side. D over its standard
-error is held against Student's t with the degrees of freedom of Satterthwaite (1946), and the p-values of all pairs are
-adjusted by Holm (1979): with probability 95 % or more no better-than is wrong in the whole table.
+error is held against Student's t with the degrees of freedom of the spread over seeds alone, by Welch (1947): a term
+that is known better makes the ratio only less variable, so that this is safe even far out in the tail, where the
+p-values of all pairs are adjusted by Holm (1979). With probability 95 % or more no better-than is wrong in a table.
 """
 
 import dataclasses
@@ -27,14 +28,17 @@ class Scores:
 
     Attributes:
         mean: Mean over examples and seeds, in nats.
-        examples: Mean over seeds of each example's value; a row of NaN where it is not known.
+        covariance: Of the examples' values, each a mean over seeds, between two configurations; NaN where they are
+            not known of the same examples.
+        num_examples: N.
         se_test: Standard error of the mean over the examples; it stands in for what is not known of them.
         seed_variance: Variance over seeds of a run's mean; NaN where there is one seed.
         num_seeds: Runs that the mean is of.
     """
 
     mean: Float[np.ndarray, " R"]
-    examples: Float[np.ndarray, "R N"]
+    covariance: Float[np.ndarray, "R R"]
+    num_examples: int
     se_test: Float[np.ndarray, " R"]
     seed_variance: Float[np.ndarray, " R"]
     num_seeds: Float[np.ndarray, " R"]
@@ -53,48 +57,48 @@ def better(scores: Scores) -> Bool[np.ndarray, "R R"]:
 
 def p_values(scores: Scores) -> Float[np.ndarray, "R R"]:
     """Return how probable a difference as large as that of configurations a and b is by chance, for each pair alone."""
-    difference = scores.mean[:, None] - scores.mean[None, :]
-    test, test_df = _test_variance(scores)
-    seeds, seeds_df = _seed_variance(scores)
-    variance = test + seeds[:, None] + seeds[None, :]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        df = variance**2 / (test**2 / test_df + (seeds**2 / seeds_df)[:, None] + (seeds**2 / seeds_df)[None, :])
+        difference = scores.mean[:, None] - scores.mean[None, :]
+        seeds, df = _over_seeds(scores)
+        variance = _over_examples(scores) + seeds
         t = np.abs(difference) / np.sqrt(variance)
-    p = 2 * stdtr(np.where(np.isfinite(df), df, test_df), -t)
+    p = 2 * stdtr(df, -t)
     certain = np.where((variance == 0) & (difference != 0), 0.0, 1.0)  # or nothing is known of the variance
-    return np.where(np.isfinite(variance) & (variance > 0), p, certain)
+    known = np.isfinite(variance) & (variance > 0) & np.isfinite(t)
+    return np.where(known, p, certain)
 
 
-def _test_variance(scores: Scores) -> tuple[Float[np.ndarray, "R R"], float]:
-    """Return the variance of each difference over the finite set of examples, and its degrees of freedom."""
-    known = np.isfinite(scores.examples).all(axis=1)
-    number = scores.examples.shape[1]
-    with np.errstate(invalid="ignore"):
-        alone = scores.se_test**2
-    unpaired = alone[:, None] + alone[None, :]
-    if number < 2:
-        return unpaired, 1.0
-    centred = scores.examples - scores.examples.mean(axis=1, keepdims=True)
-    covariance = np.where(known[:, None], centred, 0.0) @ np.where(known[:, None], centred, 0.0).T / (number - 1)
-    own = np.diag(covariance)
-    paired = np.maximum(own[:, None] + own[None, :] - 2 * covariance, 0.0) / number
-    return np.where(known[:, None] & known[None, :], paired, unpaired), number - 1.0
+def _over_examples(scores: Scores) -> Float[np.ndarray, "R R"]:
+    """Return the variance of each difference over the finite set of examples."""
+    own = np.diag(scores.covariance)
+    paired = np.maximum(own[:, None] + own[None, :] - 2 * scores.covariance, 0.0) / scores.num_examples
+    alone = scores.se_test**2
+    variance: Float[np.ndarray, "R R"] = np.where(np.isnan(paired), alone[:, None] + alone[None, :], paired)
+    return variance
 
 
-def _seed_variance(scores: Scores) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-    """Return the variance of each mean over the seeds, and its degrees of freedom.
+def _over_seeds(scores: Scores) -> tuple[Float[np.ndarray, "R R"], Float[np.ndarray, "R R"]]:
+    """Return the variance of each difference over the seeds, and the degrees of freedom of t.
 
-    A configuration with one seed is given what the others have in common; if there is none with more, it is 0, and
-    what is compared are these trained models.
+    Where one of the two has a single seed, both are given the spread that all configurations have in common; if none
+    has more than one seed, the variance is 0, and what is compared are these trained models.
     """
-    df = scores.num_seeds - 1
-    several = df > 0
+    number, several = scores.num_seeds, scores.num_seeds > 1
+    of_examples = np.full((len(number), len(number)), max(scores.num_examples - 1.0, 1.0))
+    if not several.any():
+        return np.zeros_like(of_examples), of_examples
+    df = np.where(several, number - 1, 1.0)
     variance = np.where(several, scores.seed_variance, 0.0)
-    if several.any():
-        pooled = float((variance * df).sum() / df[several].sum())
-        variance = np.where(several, variance, pooled)
-        df = np.where(several, df, df[several].sum())
-    return variance / scores.num_seeds, np.maximum(df, 1.0)
+    pooled_df = df[several].sum()
+    pooled = float((variance * df)[several].sum() / pooled_df)
+    own = variance / number
+    both = several[:, None] & several[None, :]
+    together = np.where(both, own[:, None] + own[None, :], pooled * (1 / number[:, None] + 1 / number[None, :]))
+    weight = own**2 / df
+    welch = (own[:, None] + own[None, :]) ** 2 / (weight[:, None] + weight[None, :])
+    sum_df = df[:, None] + df[None, :]
+    freedom = np.where(both, np.where(np.isfinite(welch), welch, sum_df), pooled_df)
+    return together, np.minimum(freedom, of_examples) if scores.num_examples > 1 else freedom
 
 
 def _holm(p: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
