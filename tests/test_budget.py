@@ -224,6 +224,7 @@ def stop_once(runs: Path, *words: str) -> None:
     assert running.returncode == 75, error
 
 
+@pytest.mark.slow
 def test_a_stopped_run_spends_the_rest_and_no_more(tmp_path: Path) -> None:
     words = ["trainer.budget.decoder_evaluations=100_000"]  # 1002 steps: the last ones are no whole epoch
     calm = process(tmp_path / "calm", *words)
@@ -236,6 +237,7 @@ def test_a_stopped_run_spends_the_rest_and_no_more(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_the_clock_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     words = ["trainer.budget.seconds=4"]
     stop_once(tmp_path, *words)

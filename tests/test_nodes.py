@@ -74,6 +74,7 @@ def test_ranks_train_to_the_same_parameters(ranks: int, alone: Path, tmp_path: P
     same(folder, alone, ranks)
 
 
+@pytest.mark.slow
 def test_two_nodes_started_by_hand(alone: Path, tmp_path: Path) -> None:
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     nodes = [start(tmp_path, STEPS, *TWO_NODES, NODE_RANK=str(node), **where) for node in (1, 0)]
@@ -115,7 +116,8 @@ def test_srun_starts_the_ranks_and_a_job_of_one_task_starts_its_own(alone: Path,
             same(folder, alone, 2)
 
 
-@pytest.mark.parametrize("victim", [pytest.param("first", marks=pytest.mark.slow), "second"])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["first", "second"])
 def test_when_one_is_killed_all_end_at_once_and_the_run_goes_on(victim: str, tmp_path: Path) -> None:
     words = ["trainer.budget.seconds=30", "trainer.checkpoint_seconds=0.3", "trainer.devices=2", "trainer.strategy=ddp"]
     main_process = start(tmp_path, *words)

@@ -148,6 +148,7 @@ def test_two_ranks_train_any_objective_as_one_up_to_rounding(name: str, tmp_path
     assert worst < 1e-5
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_from_its_finished_blocks(single: Path) -> None:
     root = str(Path(__file__).resolve().parents[1])
     env = {**os.environ, "ELBO_BENCH_RUNS": str(single.parent), "PYTHONPATH": root}

@@ -69,6 +69,7 @@ def test_sweep_killed_three_times_ends_with_each_trial_once_and_the_numbers_of_a
     assert "0 computed, 6 recorded before, 0 failed" in error
 
 
+@pytest.mark.slow
 def test_sigterm_stops_a_sweep_cleanly_and_leaves_no_process_behind(tmp_path: Path) -> None:
     place = tmp_path / "sweep.yaml"
     place.write_text(SWEEP.replace("EPOCHS", "4000"))
@@ -106,6 +107,7 @@ def test_a_sweep_outlives_its_warm_parent_and_one_of_its_workers(tmp_path: Path)
     assert len(json.loads(out)) == 6
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_named_with_its_reason_and_the_others_are_done(tmp_path: Path) -> None:
     place = tmp_path / "sweep.yaml"
     place.write_text(
@@ -124,6 +126,7 @@ def test_a_trial_that_fails_is_named_with_its_reason_and_the_others_are_done(tmp
     assert error.splitlines()[-1].startswith("elbo-bench: 1 of 2 trials did not finish")
 
 
+@pytest.mark.slow
 def test_what_can_never_run_is_not_tried_again(tmp_path: Path) -> None:
     place = tmp_path / "sweep.yaml"
     place.write_text("parameters: {model: {value: categorical_latent}, objective: {value: iwae}}")
@@ -135,6 +138,7 @@ def test_what_can_never_run_is_not_tried_again(tmp_path: Path) -> None:
     assert "exit code 2" in reason
 
 
+@pytest.mark.slow
 def test_two_launchers_on_one_folder_run_each_trial_once_and_one_that_is_killed_is_replaced(tmp_path: Path) -> None:
     place, runs = tmp_path / "sweep.yaml", tmp_path / "runs"
     place.write_text(SWEEP.replace("EPOCHS", "60"))

@@ -106,6 +106,7 @@ def test_replicates_share_a_group_and_nothing_else_does() -> None:
     assert group().startswith("digits-mlp-elbo_analytic-")
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_reached_costs_no_time_and_no_record(tmp_path: Path) -> None:
     times = {}
     for mode in ("offline", "online"):
@@ -169,6 +170,7 @@ def test_a_run_that_fails_is_told_as_failed(tmp_path: Path) -> None:
     assert summary["exit_code"] == 3
 
 
+@pytest.mark.slow
 def test_the_agents_command_line_of_the_quickstart_works(tmp_path: Path) -> None:
     """As `wandb agent` builds it: `${args_no_hyphens}` is `key=value` for each parameter."""
     from elbo_bench.catalogue import conf_root, load_yaml

@@ -20,6 +20,7 @@ from elbo_bench.errors import RunFailedError, UsageError
 SCHEMA_VERSION = 2
 RESULT, EXAMPLES, WEIGHTS = "result.json", "examples.npz", "model.safetensors"
 _INFINITE = (struct.pack("<d", math.inf), struct.pack("<d", -math.inf))
+_INFINITE_NUMBER = "it holds a number that is infinite"  # 1e999, as the parser reads it
 _LARGEST_RESULT = 16 * 2**20  # bytes; a record is a few thousand
 
 _KEYS: dict[str, type | UnionType] = {
@@ -110,15 +111,19 @@ def read_result(folder: Path) -> dict[str, Any]:
         UsageError: There is none, or it is not a result; the line names the file and what is wrong.
     """
     place = folder / RESULT
+    content = b""
     try:
         if place.stat().st_size > _LARGEST_RESULT:
             raise UsageError(f"{place} is not a result: it is larger than {_LARGEST_RESULT} bytes")
-        result = from_json(place.read_bytes(), allow_inf_nan=False, cache_strings="keys")
+        content = place.read_bytes()
+        result = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except OSError as error:
         raise UsageError(f"{place} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise UsageError(f"{place} is not a result: {error}") from None
+        raise UsageError(f"{place} is not a result: {_no_json(content) or error}") from None
     problem = _problem(result)
+    if problem == _INFINITE_NUMBER:
+        problem = _no_json(content)
     if problem is not None:
         raise UsageError(f"{place} is not a result: {problem}")
     return result  # type: ignore[no-any-return]
@@ -138,6 +143,26 @@ def read_examples(folder: Path, *, only: Collection[str] | None = None) -> dict[
         raise UsageError(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
+def _no_json(content: bytes) -> str | None:
+    """Return why text is no JSON, in the words of Python's own parser, which is slower and says more."""
+    try:
+        json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it holds {text}")
+    return number
+
+
 def _problem(result: object) -> str | None:
     """Return what keeps something from being a result, or None."""
     if not isinstance(result, dict):
@@ -145,7 +170,7 @@ def _problem(result: object) -> str | None:
     # Of 10,000 records one would walk through every number; their bytes say at once that none can be infinite.
     content = marshal.dumps(result)
     if any(infinity in content for infinity in _INFINITE) and not _is_finite(result):
-        return "it holds a number that is too large"  # 1e999, which the parser takes for infinity
+        return _INFINITE_NUMBER
     version = result.get("schema_version")
     if version != SCHEMA_VERSION:
         return f"its schema_version is {version!r}, and this program reads {SCHEMA_VERSION}"
