@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     engine = make_engine(arguments.engine, of_engine, catalogue, arguments.workers)
     found = trials_of(paper, make_trials(sweep, words, catalogue), arguments.tier)
     trials = [*{trial.name: trial for each in found.values() for trial in each}.values()]
+    trials.sort(key=lambda trial: -trial.cfg["objective"].get("num_samples", 1))  # the longest first
     if arguments.dry_run:
         plan(trials, catalogue, engine, arguments.workers, "json" if arguments.json else "table")
         return
