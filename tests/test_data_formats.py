@@ -72,23 +72,23 @@ def one_line(caught: pytest.ExceptionInfo[UsageError], place: Path = PLACE) -> s
 
 
 def test_idx_is_read_in_row_major_order() -> None:
-    assert np.array_equal(parse_idx(gzip.compress(idx_bytes()), (2, 3, 4), PLACE), IMAGES)
+    assert np.array_equal(parse_idx(gzip.compress(idx_bytes(), mtime=0), (2, 3, 4), PLACE), IMAGES)
     labels = struct.pack(">2I", 0x00000801, 3) + bytes([7, 0, 9])
-    assert parse_idx(gzip.compress(labels), (3,), PLACE).tolist() == [7, 0, 9]
+    assert parse_idx(gzip.compress(labels, mtime=0), (3,), PLACE).tolist() == [7, 0, 9]
 
 
 HOSTILE_IDX: dict[str, tuple[bytes, str]] = {
     "empty file": (b"", "truncated"),
     "no gzip": (idx_bytes(), "not a valid gzip file"),
-    "gzip without its end": (gzip.compress(idx_bytes())[:-9], "truncated"),
-    "gzip without its length": (gzip.compress(idx_bytes())[:-1], "truncated"),
-    "gzip with a wrong checksum": (gzip.compress(idx_bytes())[:-8] + bytes(8), "not a valid gzip file"),
-    "bytes after gzip": (gzip.compress(idx_bytes()) + b"x", "1 bytes after the end"),
-    "second gzip member": (gzip.compress(idx_bytes()) + gzip.compress(b"more"), "bytes after the end"),
+    "gzip without its end": (gzip.compress(idx_bytes(), mtime=0)[:-9], "truncated"),
+    "gzip without its length": (gzip.compress(idx_bytes(), mtime=0)[:-1], "truncated"),
+    "gzip with a wrong checksum": (gzip.compress(idx_bytes(), mtime=0)[:-8] + bytes(8), "not a valid gzip file"),
+    "bytes after gzip": (gzip.compress(idx_bytes(), mtime=0) + b"x", "1 bytes after the end"),
+    "second gzip member": (gzip.compress(idx_bytes(), mtime=0) + gzip.compress(b"more"), "bytes after the end"),
     "zlib instead of gzip": (zlib.compress(idx_bytes()), "not a valid gzip file"),
-    "no header": (gzip.compress(b"\0\0\x08"), "less than an IDX header"),
-    "labels instead of images": (gzip.compress(idx_bytes(magic=0x00000801)), "magic number 0x00000801"),
-    "float instead of bytes": (gzip.compress(idx_bytes(magic=0x00000D03)), "magic number 0x00000d03"),
+    "no header": (gzip.compress(b"\0\0\x08", mtime=0), "less than an IDX header"),
+    "labels instead of images": (gzip.compress(idx_bytes(magic=0x00000801), mtime=0), "magic number 0x00000801"),
+    "float instead of bytes": (gzip.compress(idx_bytes(magic=0x00000D03), mtime=0), "magic number 0x00000d03"),
     "little-endian": (gzip.compress(struct.pack("<4I", 0x803, 2, 3, 4) + IMAGES.tobytes()), "magic number 0x03080000"),
     "2^31 images": (gzip.compress(idx_bytes(sizes=(2**31, 28, 28))), r"\(2147483648, 28, 28\), expected \(2, 3, 4\)"),
     "sizes that overflow to nothing": (gzip.compress(idx_bytes(sizes=(2**31, 2**31, 4))), "expected"),
@@ -115,7 +115,7 @@ def test_hostile_idx_is_refused_in_one_line_and_without_memory(name: str) -> Non
 
 def test_inflate_accepts_up_to_its_limit() -> None:
     for size in (0, 1, 100_000):
-        content = gzip.compress(bytes(size))
+        content = gzip.compress(bytes(size), mtime=0)
         assert inflate(content, size, PLACE) == bytes(size)
         assert inflate(content, size + 1, PLACE) == bytes(size)
         if size:
@@ -150,7 +150,7 @@ HOSTILE_AMAT: dict[str, tuple[bytes, str]] = {
     "Windows line ends": ((LINE[:-1] + b"\r\n") * 2, "expected 2 lines"),
     "one line too few": (LINE, "expected 2 lines"),
     "one line too many": (LINE * 3, "expected 2 lines"),
-    "still compressed": (gzip.compress(LINE * 2), "expected 2 lines"),
+    "still compressed": (gzip.compress(LINE * 2, mtime=0), "expected 2 lines"),
 }
 
 
@@ -176,14 +176,14 @@ def test_a_file_may_lie_there_compressed_and_its_content_counts(tmp_path: Path) 
     place = tmp_path / "set" / "two.amat.gz"
     place.parent.mkdir()
     for level in (1, 9):
-        place.write_bytes(gzip.compress(TEXT, level))
+        place.write_bytes(gzip.compress(TEXT, level, mtime=0))
         assert PACKED.read(tmp_path) == TEXT
         assert PACKED.place(tmp_path) == place
     hostile = {
-        gzip.compress(TEXT)[:-9]: "truncated",
+        gzip.compress(TEXT, mtime=0)[:-9]: "truncated",
         TEXT: "not a valid gzip file",
-        gzip.compress(TEXT[:-1] + b" "): "is not the official one: sha256",
-        gzip.compress(bytes(50_000_000)): "more than the 3136 bytes",
+        gzip.compress(TEXT[:-1] + b" ", mtime=0): "is not the official one: sha256",
+        gzip.compress(bytes(50_000_000), mtime=0): "more than the 3136 bytes",
     }
     for content, message in hostile.items():
         place.write_bytes(content)
@@ -302,7 +302,7 @@ def test_missing_and_corrupt_files_are_named(source: type[DataSource], tmp_path:
         source().load(tmp_path)
     one_line(caught, place)
     place.parent.mkdir()
-    for content in (b"", b"<html>404</html>", gzip.compress(idx_bytes())):
+    for content in (b"", b"<html>404</html>", gzip.compress(idx_bytes(), mtime=0)):
         place.write_bytes(content)
         with pytest.raises(UsageError, match=r"is not the official one: \d+ bytes, expected \d+") as caught:
             source().load(tmp_path)
@@ -317,7 +317,11 @@ def test_missing_and_corrupt_files_are_named(source: type[DataSource], tmp_path:
 @pytest.mark.parametrize(
     ("source", "content", "message"),
     [
-        (MnistDynamic, gzip.compress(idx_bytes()), r"says that its shape is \(2, 3, 4\), expected \(60000, 28, 28\)"),
+        (
+            MnistDynamic,
+            gzip.compress(idx_bytes(), mtime=0),
+            r"says that its shape is \(2, 3, 4\), expected \(60000, 28, 28\)",
+        ),
         (MnistStatic, LINE, "expected 50000 lines"),
     ],
 )

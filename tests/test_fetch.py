@@ -289,7 +289,7 @@ def test_another_file_is_refused_and_replaced_by_force_alone(server: Server, tmp
 
 
 def test_a_file_that_lies_there_compressed_is_here(tmp_path: Path) -> None:
-    (tmp_path / "plain.gz").write_bytes(gzip.compress(CONTENT))
+    (tmp_path / "plain.gz").write_bytes(gzip.compress(CONTENT, mtime=0))
     digest = hashlib.sha256(CONTENT).hexdigest()
     file = DataFile("plain", digest, ("http://127.0.0.1:1/plain",), len(CONTENT), gzipped=True)
     assert fetch(file, tmp_path) == "here"

@@ -31,7 +31,7 @@ def test_each_cell_of_each_tier_has_its_runs_and_no_run_is_without_a_cell(name: 
         trials = make_trials(expand(sweep), said.words, catalogue)
         found = trials_of(paper, trials, tier)
         used = {trial.name for cell in found.values() for trial in cell}
-        assert tier == "cpu" or used == {trial.name for trial in trials}
+        assert tier != "gpu" or used == {trial.name for trial in trials}
         for claim in paper.orderings:
             if tier in claim.tiers:
                 assert {claim.larger, claim.smaller} <= set(found)

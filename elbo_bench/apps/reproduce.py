@@ -202,12 +202,14 @@ _CLAIM_HEADS = ("their claim", "our difference", "p", "verdict")
 
 
 def _notes(paper: Paper, tier: str, cells: Sequence[dict[str, Any]]) -> list[str]:
+    alone = any(cell["seeds"] == 1 for cell in cells)
     marks = [mark for mark in MARKS if any(cell["mark"] == mark for cell in cells)]
     return [
         f"tier {tier}: {paper.tiers[tier].budget}",
         "marks: " + "; ".join(f"{mark}, {MARKS[mark]}" for mark in marks),
         "p: of our difference by a paired test on the same examples, and over seeds where there are several; holds or "
         "reversed at 5 %",
+        *(["one seed: what is compared are these trained models, and another seed may differ"] if alone else []),
         *(f"deviates: {line}" for line in paper.deviates),
     ]
 
