@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,13 @@ class Page:
                 title,
             )
         )
+
+    def shows(self, title: str, expected: list[str], seconds: float = 10.0) -> bool:
+        """Whether a column comes to hold these texts: a table is drawn a moment after a click."""
+        deadline = time.monotonic() + seconds
+        while self.column(title) != expected and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.column(title) == expected
 
     def wait(self, script: str, seconds: float = 20.0) -> None:
         from selenium.webdriver.support.ui import WebDriverWait

@@ -89,13 +89,19 @@ HOSTILE_IDX: dict[str, tuple[bytes, str]] = {
     "no header": (gzip.compress(b"\0\0\x08", mtime=0), "less than an IDX header"),
     "labels instead of images": (gzip.compress(idx_bytes(magic=0x00000801), mtime=0), "magic number 0x00000801"),
     "float instead of bytes": (gzip.compress(idx_bytes(magic=0x00000D03), mtime=0), "magic number 0x00000d03"),
-    "little-endian": (gzip.compress(struct.pack("<4I", 0x803, 2, 3, 4) + IMAGES.tobytes()), "magic number 0x03080000"),
-    "2^31 images": (gzip.compress(idx_bytes(sizes=(2**31, 28, 28))), r"\(2147483648, 28, 28\), expected \(2, 3, 4\)"),
-    "sizes that overflow to nothing": (gzip.compress(idx_bytes(sizes=(2**31, 2**31, 4))), "expected"),
-    "axes swapped": (gzip.compress(idx_bytes(sizes=(2, 4, 3))), r"\(2, 4, 3\), expected \(2, 3, 4\)"),
-    "body too short": (gzip.compress(idx_bytes(body=IMAGES.tobytes()[:-1])), "23 of 24 bytes"),
-    "body too long": (gzip.compress(idx_bytes(body=IMAGES.tobytes() + b"x")), "more than the 40 bytes"),
-    "bomb": (gzip.compress(idx_bytes(body=bytes(50_000_000))), "more than the 40 bytes"),
+    "little-endian": (
+        gzip.compress(struct.pack("<4I", 0x803, 2, 3, 4) + IMAGES.tobytes(), mtime=0),
+        "magic number 0x03080000",
+    ),
+    "2^31 images": (
+        gzip.compress(idx_bytes(sizes=(2**31, 28, 28)), mtime=0),
+        r"\(2147483648, 28, 28\), expected \(2, 3, 4\)",
+    ),
+    "sizes that overflow to nothing": (gzip.compress(idx_bytes(sizes=(2**31, 2**31, 4)), mtime=0), "expected"),
+    "axes swapped": (gzip.compress(idx_bytes(sizes=(2, 4, 3)), mtime=0), r"\(2, 4, 3\), expected \(2, 3, 4\)"),
+    "body too short": (gzip.compress(idx_bytes(body=IMAGES.tobytes()[:-1]), mtime=0), "23 of 24 bytes"),
+    "body too long": (gzip.compress(idx_bytes(body=IMAGES.tobytes() + b"x"), mtime=0), "more than the 40 bytes"),
+    "bomb": (gzip.compress(idx_bytes(body=bytes(50_000_000)), mtime=0), "more than the 40 bytes"),
 }
 
 

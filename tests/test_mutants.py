@@ -95,6 +95,7 @@ def run(root: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_mistakes_are_caught_survive_or_never_end(repository: Path) -> None:
     code, said = run(repository, "--limit", "6")
     assert "1 of 3 planted mistakes caught" in said, said

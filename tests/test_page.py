@@ -114,15 +114,15 @@ def test_a_table_is_sorted_and_searched_by_mouse_and_by_keyboard(page: Path) -> 
     from selenium.webdriver.common.keys import Keys
 
     with opened(page) as shown:
-        assert shown.column("objective") == ["iwae K=64", "iwae K=8", "elbo_analytic"]
+        assert shown.shows("objective", ["iwae K=64", "iwae K=8", "elbo_analytic"])
         head = next(each for each in shown.all("thead th") if each.text == "ELBO gap")
         head.click()
-        assert shown.column("ELBO gap") == ["0.50", "2.40", "5.70"]
+        assert shown.shows("ELBO gap", ["0.50", "2.40", "5.70"])
         head.click()
-        assert shown.column("ELBO gap") == ["5.70", "2.40", "0.50"]
+        assert shown.shows("ELBO gap", ["5.70", "2.40", "0.50"])
         shown.run("document.querySelector('.dt-search input').focus()")
         shown.driver.switch_to.active_element.send_keys("elbo")
-        assert shown.column("objective") == ["elbo_analytic"]
+        assert shown.shows("objective", ["elbo_analytic"])
         shown.driver.switch_to.active_element.send_keys(Keys.BACKSPACE * 4 + "no such thing")
         assert "No matching" in shown.one("#table-1 tbody").text
         shown.driver.switch_to.active_element.send_keys(Keys.BACKSPACE * 13 + Keys.TAB)
@@ -131,7 +131,7 @@ def test_a_table_is_sorted_and_searched_by_mouse_and_by_keyboard(page: Path) -> 
                 break
             shown.driver.switch_to.active_element.send_keys(Keys.TAB)
         shown.driver.switch_to.active_element.send_keys(Keys.ENTER)
-        assert shown.column("log p(x)") == ["-23.34", "-22.95", "-22.70"] or shown.column("log p(x)")[0] == "-22.70"
+        assert shown.shows("objective", ["elbo_analytic", "iwae K=8", "iwae K=64"])
         assert shown.said() == []
 
 
