@@ -78,10 +78,10 @@ def test_a_gap_is_decomposed_by_the_evaluations_that_did_it(two: Path) -> None:
     assert "gap-decomposition" not in drawn(two)
     scored = record("x", -20.0, cfg={"evaluation": {"name": "gaps"}})
     scored["metrics"] |= {"approximation_gap": metric(1.5), "amortisation_gap": metric(2.5)}
-    write(two / "good-s0" / "evaluations", scored, "0000000000")
+    write(two / "good-s0" / "evaluations", scored, "1000000000")
     early = record("x", -20.0, cfg={"evaluation": {"name": "gaps"}}, checkpoint={"weights_sha256": "of epoch 1"})
     early["metrics"] |= {"approximation_gap": metric(80.0), "amortisation_gap": metric(10.0)}
-    write(two / "good-s0" / "evaluations", early, "3333333333")
+    write(two / "good-s0" / "evaluations", early, "0000000000")
     fewer = record("x", -20.0, cfg={"evaluation": {"name": "gaps"}}, data__num_examples=10)
     fewer["metrics"] |= {"approximation_gap": metric(7.0), "amortisation_gap": metric(7.0)}
     write(two / "good-s0" / "evaluations", fewer, "0000000001")
