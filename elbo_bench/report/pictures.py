@@ -53,7 +53,7 @@ class Pictures:
         if small.width > _WIDEST:
             small = small.resize((_WIDEST, max(1, round(small.height * _WIDEST / small.width))), Image.Resampling.BOX)
         buffer = io.BytesIO()
-        small.quantize(32).save(buffer, format="PNG", optimize=True)
+        small.quantize(32 if small.mode == "L" else 128).save(buffer, format="PNG", optimize=True)
         text = base64.b64encode(buffer.getvalue()).decode("ascii")
         if len(text) > self._room:
             return None
