@@ -137,7 +137,10 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     reproduce.add_argument("paper", metavar="PAPER", help="a name of conf/paper: burda2016, rainforth2018, lucas2019")
     reproduce.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key for every run")
     reproduce.add_argument(
-        "--tier", default="cpu", metavar="TIER", help="cpu: orderings, on a reduced budget; gpu: the full protocol; a paper may have more"
+        "--tier",
+        default="cpu",
+        metavar="TIER",
+        help="cpu: orderings, on a reduced budget; gpu: the full protocol (cpu)",
     )
     _add_launch(reproduce)
     reproduce.add_argument("--dry-run", action="store_true", help="print the runs and what they will cost, and stop")
