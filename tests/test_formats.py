@@ -80,4 +80,4 @@ def test_a_latex_table_says_once_what_is_the_same_in_every_row() -> None:
     made = to_latex(ranked([record("a-s3", -20.0, seed=3), record("b-s3", -21.0, seed=3, model="conv")]))
     assert "seeds 3}" in made
     assert r"\# & model & log p(x)" not in made
-    assert r"objective & model & log p(x) & $\pm$ MC & $\pm$ test & ELBO & ELBO gap" in made
+    assert r"objective & model & log p(x) & $\pm$ MC & $\pm$ test & to best & $\pm$ pair & ELBO & ELBO gap" in made

@@ -164,9 +164,10 @@ def test_runs_that_differ_in_their_seed_alone_are_a_row_with_their_mean_and_thre
     assert rows[0]["truth"] == "lower-bound-only"
     assert "seed" not in rows[0]
     shown = to_markdown([rows]).splitlines()
-    assert "| log p(x) | ± MC | ± test | ± seeds |" in shown[2]
-    assert "| >= -20.50 |  |  | 1.50 |" in shown[4]
-    assert "| -23.00 | 0.01 | 0.25 | 1.73 |" in shown[5]
+    assert "| log p(x) | ± MC | ± test | ± seeds | to best | ± pair |" in shown[2]
+    assert "| >= -20.50 |  |  | 1.50 | 0.00 |  |" in shown[4]
+    error = math.sqrt(2 * 0.25**2 + 1.5**2 + 3.0)
+    assert f"| -23.00 | 0.01 | 0.25 | 1.73 | -2.50 | {error:.2f} |" in shown[5]
 
 
 def test_each_run_is_a_row_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

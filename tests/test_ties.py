@@ -1,6 +1,7 @@
 """Ranks that are shared unless a difference is beyond doubt: error rates on simulated records whose truth is known."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,11 @@ def test_records_are_compared_example_by_example(tmp_path: Path) -> None:
     (rows,) = leaderboard(read_rows([tmp_path])[0])
     ranks = {row["run_ids"][0][:-3]: (row["rank"], row["shared"]) for row in rows}
     assert ranks == {"good": (1, False), "same": (2, True), "too": (2, True), "bad": (4, False)}
+    behind = {row["run_ids"][0][:-3]: (row["behind"], row["behind_se"]) for row in rows}
+    assert behind["good"] == (0.0, None)
+    difference, error = behind["bad"]
+    assert difference == pytest.approx(-0.9, abs=3 * error)
+    assert error == pytest.approx(math.sqrt(2 * (1.5**2 + 0.05) / 4000 + 2 * SEEDS**2 / 5), rel=0.4)
     unpaired = [row["se_test"] for row in rows]  # 27 / sqrt(4000): by it nothing would be told apart
     assert min(unpaired) > 0.4
 

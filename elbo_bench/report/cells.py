@@ -63,6 +63,8 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
             notes.append("one seed each: ranks compare these trained models, and another seed may order them otherwise")
         elif min(seeds) == 1:
             notes.append("a row with one seed is given the spread over seeds that the other rows have in common")
+        elif min(seeds) <= 3:
+            notes.append("two or three seeds say little of their spread: only large differences are told apart by them")
         if any(is_lower_bound(row) for row in rows):
             notes.append("a row with >= is ranked by its lower bound, and may belong higher up")
         if unpaired := sum(row["paired"] is False for row in rows):

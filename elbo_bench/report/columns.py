@@ -39,6 +39,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("se_mc", "± MC", "Its Monte Carlo error: of the samples that log p(x) is estimated by", 2),
     Column("se_test", "± test", "Its standard error over the finite set of test examples", 2),
     Column("se_seeds", "± seeds", "Its standard error over the seeds of training", 2),
+    Column("behind", "to best", "Difference of log p(x) to the first row, in pairs on the same examples", 2),
+    Column("behind_se", "± pair", "The standard error of that difference, over examples and seeds", 2),
     Column("bits_per_dim", "bits/dim", "-log2 p(x) / D; of the levels behind dequantised data at most that", 3),
     Column("truth", "truth", "What log p(x) stands on: exact, sandwiched, importance, or a lower bound only"),
     Column("elbo", "ELBO", "Evidence lower bound, whatever was trained with", 2),

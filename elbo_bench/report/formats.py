@@ -11,20 +11,8 @@ from elbo_bench.report.row import Row
 
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _IN_PAPERS = (
-    *(
-        "rank",
-        "objective",
-        "model",
-        "settings",
-        "seeds",
-        "log_px",
-        "se_mc",
-        "se_test",
-        "se_seeds",
-        "bits_per_dim",
-        "elbo",
-    ),
-    *("elbo_gap", "bound_gap", "rate", "active_units"),
+    *("rank", "objective", "model", "settings", "seeds", "log_px", "se_mc", "se_test", "se_seeds"),
+    *("behind", "behind_se", "bits_per_dim", "elbo", "elbo_gap", "bound_gap", "rate", "active_units"),
 )
 _LATEX = {
     "\\": r"\textbackslash{}",

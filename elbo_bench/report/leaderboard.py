@@ -8,7 +8,7 @@ import numpy as np
 
 from elbo_bench.report.row import Row, short
 from elbo_bench.report.scores import scores_of
-from elbo_bench.report.ties import better
+from elbo_bench.report.ties import better, differences
 
 TESTED = 200
 """Configurations of a data contract, the best ones, that are compared pair by pair; the rest follow in their order."""
@@ -107,6 +107,8 @@ def _together(rows: Sequence[Row]) -> Row:
     merged: Row = {
         "rank": 0,
         "shared": False,
+        "behind": None,
+        "behind_se": None,
         "paired": None,
         **{key: first[key] for key in first if key not in _OF_A_RUN},
     }
@@ -143,9 +145,12 @@ def _rank(merged: Sequence[Row], groups: Sequence[Sequence[Row]]) -> None:
     if tested > 1:
         scores = scores_of(groups[:tested])
         wins = better(scores)
+        difference, error, _ = differences(scores)
         for index, row in enumerate(merged[:tested]):
             # What is measured badly is not placed above what is better on average and measured well.
             row["rank"] = max(1 + int(wins[:, index].sum()), merged[index - 1]["rank"] if index else 1)
+            row["behind"] = float(difference[index, 0]) if index else 0.0
+            row["behind_se"] = float(error[index, 0]) if index and math.isfinite(error[index, 0]) else None
             row["paired"] = bool(np.isfinite(scores.covariance[index, index]))
     for index, row in enumerate(merged):
         row["rank"] = row["rank"] or index + 1

@@ -57,15 +57,23 @@ def better(scores: Scores) -> Bool[np.ndarray, "R R"]:
 
 def p_values(scores: Scores) -> Float[np.ndarray, "R R"]:
     """Return how probable a difference as large as that of configurations a and b is by chance, for each pair alone."""
+    difference, error, df = differences(scores)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        difference = scores.mean[:, None] - scores.mean[None, :]
-        seeds, df = _over_seeds(scores)
-        variance = _over_examples(scores) + seeds
-        t = np.abs(difference) / np.sqrt(variance)
+        t = np.abs(difference) / error
     p = 2 * stdtr(df, -t)
-    certain = np.where((variance == 0) & (difference != 0), 0.0, 1.0)  # or nothing is known of the variance
-    known = np.isfinite(variance) & (variance > 0) & np.isfinite(t)
+    certain = np.where((error == 0) & (difference != 0), 0.0, 1.0)  # or nothing is known of the error
+    known = np.isfinite(error) & (error > 0) & np.isfinite(t)
     return np.where(known, p, certain)
+
+
+def differences(
+    scores: Scores,
+) -> tuple[Float[np.ndarray, "R R"], Float[np.ndarray, "R R"], Float[np.ndarray, "R R"]]:
+    """Return the difference a - b of each pair, its standard error, and the degrees of freedom of their ratio."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        seeds, df = _over_seeds(scores)
+        error = np.sqrt(_over_examples(scores) + seeds)
+        return scores.mean[:, None] - scores.mean[None, :], error, df
 
 
 def _over_examples(scores: Scores) -> Float[np.ndarray, "R R"]:
