@@ -60,6 +60,11 @@ class Page:
 
         WebDriverWait(self.driver, seconds, 0.05).until(lambda driver: driver.execute_script(f"return {script}"))
 
+    def seconds(self) -> float:
+        """From the first byte to the moment when tables can be sorted and searched."""
+        entry = "performance.getEntriesByType('navigation')[0]"
+        return float(self.driver.execute_script(f"return ({entry}.loadEventEnd - {entry}.startTime) / 1000"))
+
     def said(self) -> list[str]:
         """What the console shows."""
         return [entry["message"] for entry in self.driver.get_log("browser")]

@@ -25,7 +25,7 @@ from elbo_bench.report.pictures import Pictures
 from elbo_bench.report.row import Row
 from elbo_bench.report.shown import MOST, Shown
 
-_ROOM_FOR_PLOTS = 1_200_000  # bytes
+_ROOM_FOR_PLOTS = 900_000  # bytes
 _VEGA_LITE = "6.4"
 _LENGTHS = [25, 100, -1]
 _TEXT = "currentColor"
@@ -128,8 +128,7 @@ def _table(name: str, rows: Sequence[Row], columns: Sequence[Column]) -> Markup:
     before, _, rest = script.partition("<table")
     after = rest.partition("</table>")[2]
     heads = Markup().join(
-        Markup('<th scope="col" class="{}" title="{}">{}</th>').format(_kind(column), column.meaning, column.title)
-        for column in columns
+        Markup('<th scope="col" class="{}">{}</th>').format(_kind(column), column.title) for column in columns
     )
     lines = Markup("\n").join(
         Markup("<tr>{}</tr>").format(Markup().join(_cell(row, column) for column in columns)) for row in rows

@@ -22,7 +22,7 @@ class Pictures:
         room: Bytes of all pictures of a page together.
     """
 
-    def __init__(self, room: int = 1_000_000) -> None:
+    def __init__(self, room: int = 700_000) -> None:
         self._room = room
 
     def of(self, shown: Shown) -> list[dict[str, Any]]:
