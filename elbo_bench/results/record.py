@@ -21,6 +21,7 @@ SCHEMA_VERSION = 2
 RESULT, EXAMPLES, WEIGHTS = "result.json", "examples.npz", "model.safetensors"
 _INFINITE = (struct.pack("<d", math.inf), struct.pack("<d", -math.inf))
 _INFINITE_NUMBER = "it holds a number that is infinite"  # 1e999, as the parser reads it
+_UNITS = frozenset(("nats", "bits/dim", "samples", "dimensions"))
 _LARGEST_RESULT = 16 * 2**20  # bytes; a record is a few thousand
 
 _KEYS: dict[str, type | UnionType] = {
@@ -184,12 +185,27 @@ def _problem(result: object) -> str | None:
         if not _is(node[key], kind):
             return f"its {path} is of the wrong type"
     for name, metric in result["metrics"].items():
+        if _is_usual(metric):
+            continue
         if not isinstance(metric, dict) or metric.keys() != _METRIC_KEYS.keys():
             return f"its metric {name} is not {{{', '.join(sorted(_METRIC_KEYS))}}}"
         for key, kind in _METRIC_KEYS.items():
             if not _is(metric[key], kind):
                 return f"the {key} of its metric {name} is of the wrong type"
     return None
+
+
+def _is_usual(metric: Any) -> bool:
+    """Return whether a metric is one that a run writes: nearly all are, and thousands of records have twenty each."""
+    try:
+        value, number = metric["value"], metric["n"]
+        for each in (value, metric["se"], metric["se_mc"]):
+            if each is not None and (type(each) is not float or not -1e300 < each < 1e300):
+                return False
+        usual = type(number) is int and 0 <= number < 2**63 and metric["unit"] in _UNITS
+        return usual and value is not None and len(metric) == len(_METRIC_KEYS)
+    except (KeyError, TypeError):
+        return False
 
 
 def _is_finite(node: object) -> bool:
