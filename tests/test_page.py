@@ -1,6 +1,7 @@
 """The page of a leaderboard, as people open it: in a browser, from a file, without a network."""
 
 import hashlib
+import os
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -207,7 +208,8 @@ def test_a_thousand_rows_are_5_mb_at_most_and_usable_within_2_s(page: Path, tmp_
     assert main(["leaderboard", str(root), "--html", str(place)]) == 0
     assert place.stat().st_size <= 5e6
     few, many = [], []
-    for _ in range(3):  # tests beside this one take most of the machine: what a page of three rows takes is the measure
+    quiet = os.getloadavg()[0] < 0.75
+    for _ in range(3):
         with opened(page) as shown:
             few.append(shown.seconds())
         with opened(place) as shown:
@@ -215,7 +217,8 @@ def test_a_thousand_rows_are_5_mb_at_most_and_usable_within_2_s(page: Path, tmp_
             shown.one(".dt-search input").send_keys("bound_7")
             shown.wait("/of (38|39) entries/.test(document.querySelector('.dt-info').innerText)", 2.0)
             assert len(shown.all("#table-1 tbody tr")) == 25
-    assert min(many) < 2 * max(1.0, min(few))
+    # Beside other tests nothing is known of the clock but what a page of three rows takes there.
+    assert min(many) < 2 + (0 if quiet else min(few))
 
 
 @pytest.mark.slow

@@ -88,13 +88,11 @@ def _part(number: int, rows: Sequence[Row], pictures: Pictures, drawn: "_Plots")
     shown = Shown.of(rows)
     same = said_once(rows)
     columns = [column for column in with_content(rows) if column.key not in same]
-    best = shown.series[0].label if shown.series else str(rows[0]["objective"])
     return {
         "anchor": f"data-{number}",
         "name": rows[0]["data"],
         "title": title(rows),
         "same": [(key, rows[0][key]) for key in same],
-        "best": best,
         "size": len(rows),
         "table": _table(f"table-{number}", rows, columns),
         "notes": footnotes(rows),
