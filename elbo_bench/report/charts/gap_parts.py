@@ -3,9 +3,7 @@
 import math
 from typing import Any
 
-import altair as alt
-
-from elbo_bench.report.charts.plot import PARTS, Plot, values
+from elbo_bench.report.charts.plot import PARTS, Plot, stacked_bars
 from elbo_bench.report.shown import Shown
 
 _PARTS = {"approximation_gap": "approximation gap: the family", "amortisation_gap": "amortisation gap: the encoder"}
@@ -24,21 +22,7 @@ def plot(shown: Shown) -> Plot | None:
     if not rows:
         return None
     labels = [label for label in shown.labels if any(row["label"] == label for row in rows)]
-    chart = (
-        alt.Chart(values(rows))
-        .mark_bar()
-        .encode(
-            y=alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(labelLimit=170)),
-            x=alt.X("nats:Q", stack="zero", title="nats"),
-            color=alt.Color(
-                "part:N",
-                scale=alt.Scale(domain=[*_PARTS.values()], range=[PARTS[0], PARTS[2]]),
-                legend=alt.Legend(title=None, orient="bottom", direction="vertical"),
-            ),
-            order="order:Q",
-            tooltip=["label:N", "part:N", alt.Tooltip("nats:Q", format=".3f")],
-        )
-    )
+    chart = stacked_bars(rows, labels, {name: PARTS[2 * order] for order, name in enumerate(_PARTS.values())})
     caption = (
         "KL(q(z|x) ‖ p(z|x)) of some test examples as the sum of the approximation gap, log p(x) - L[q*] with q* the "
         "best posterior of the family for each example, and the amortisation gap, L[q*] - L[q], what the encoder loses "

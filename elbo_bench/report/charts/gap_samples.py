@@ -3,9 +3,7 @@
 import itertools
 from typing import Any
 
-import altair as alt
-
-from elbo_bench.report.charts.plot import PARTS, Plot, values
+from elbo_bench.report.charts.plot import PARTS, Plot, stacked_bars
 from elbo_bench.report.shown import Series, Shown
 
 _STEPS = (5, 50)
@@ -24,21 +22,7 @@ def plot(shown: Shown) -> Plot | None:
         ]
     if not rows:
         return None
-    chart = (
-        alt.Chart(values(rows))
-        .mark_bar()
-        .encode(
-            y=alt.Y("label:N", sort=shown.labels, title=None, axis=alt.Axis(labelLimit=170)),
-            x=alt.X("nats:Q", stack="zero", title="nats"),
-            color=alt.Color(
-                "part:N",
-                scale=alt.Scale(domain=names, range=PARTS[: len(names)]),
-                legend=alt.Legend(title=None, orient="bottom", direction="vertical"),
-            ),
-            order="order:Q",
-            tooltip=["label:N", "part:N", alt.Tooltip("nats:Q", format=".3f")],
-        )
-    )
+    chart = stacked_bars(rows, shown.labels, dict(zip(names, PARTS, strict=False)))
     caption = (
         "The whole bar is the ELBO gap, log p(x) - ELBO = KL(q(z|x) ‖ p(z|x)). Its parts: what the bound L_K wins over "
         "the ELBO by K samples of the same encoder, and what no K that was tried wins. Where log p(x) is a lower bound "

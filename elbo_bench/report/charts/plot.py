@@ -61,3 +61,27 @@ def shape(labels: Sequence[str], *, others: bool = False) -> alt.Shape:
     if others:
         domain, shapes = [*domain, OTHERS], [*shapes, "circle"]
     return alt.Shape("label:N", scale=alt.Scale(domain=domain, range=shapes), legend=_legend(domain))
+
+
+def stacked_bars(rows: Sequence[dict[str, Any]], labels: Sequence[str], parts: dict[str, str]) -> alt.Chart:
+    """Return a bar for each series, of the `nats` of its parts.
+
+    Args:
+        rows: With `label`, `part`, `order` within the bar, `nats`.
+        labels: Of the series, from above.
+        parts: The colour of each part.
+    """
+    scale = alt.Scale(domain=[*parts], range=[*parts.values()])
+    legend = alt.Legend(title=None, orient="bottom", direction="vertical")
+    bars: alt.Chart = (
+        alt.Chart(values(rows))
+        .mark_bar()
+        .encode(
+            y=alt.Y("label:N", sort=[*labels], title=None, axis=alt.Axis(labelLimit=170)),
+            x=alt.X("nats:Q", stack="zero", title="nats"),
+            color=alt.Color("part:N", scale=scale, legend=legend),
+            order="order:Q",
+            tooltip=["label:N", "part:N", alt.Tooltip("nats:Q", format=".3f")],
+        )
+    )
+    return bars
