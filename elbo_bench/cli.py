@@ -11,8 +11,8 @@ from types import FrameType
 from typing import NoReturn
 
 from elbo_bench import __version__
-from elbo_bench.errors import ElboBenchError, UsageError, memory_problem, nearest, peer_problem, printable
-from elbo_bench.ranks import is_first
+from elbo_bench.errors import ElboBenchError, UsageError, memory_problem, nearest, peer_problem
+from elbo_bench.output import output_problem, safe_output, say
 
 _DESCRIPTION = """\
 How tight is a bound on log p(x), and how far can the number be trusted?
@@ -289,6 +289,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 bad input, 3 the run failed, 75 stopped by a signal."""
     # Threads that spin while they wait make small products of matrices tens of times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with safe_output():
+        code = _run(arguments)
+        if code == 0 and (problem := output_problem()):
+            say(f"standard output: {problem}")
+            code = 3
+        return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         parsed = _parse(list(sys.argv[1:] if arguments is None else arguments))
         if parsed.command is None:
@@ -297,30 +306,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGTERM, _interrupt)
         importlib.import_module(f"elbo_bench.apps.{parsed.command}").run(parsed)
     except ElboBenchError as error:
-        _say(str(error))
+        say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        _say("stopped; the same command goes on from what is saved")
+        say("stopped; the same command goes on from what is saved")
         return 75
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     except (MemoryError, RuntimeError) as error:
         if problem := memory_problem(error):
-            _say(f"out of memory: {problem}")
+            say(f"out of memory: {problem}")
         elif peer_problem(error):
-            _say("another process of this run ended; the same command goes on from what is saved")
+            say("another process of this run ended; the same command goes on from what is saved")
         else:
             raise
         return 3
     except OSError as error:  # a full disk, a folder that may not be written
-        _say(f"{error.filename or 'system'}: {error.strerror or error}")
+        say(f"{error.filename or 'system'}: {error.strerror or error}")
         return 3
     return 0
-
-
-def _say(message: str) -> None:
-    if is_first():  # one line, not one a rank
-        line = " ".join(message.split())
-        if len(line) > 1000:  # someone's data rather than a key
-            line = f"{line[:500]} ... {line[-300:]}"
-        print(f"elbo-bench: {printable(line)}", file=sys.stderr)  # noqa: T201

@@ -14,7 +14,7 @@ import pytest
 from elbo_bench.cli import main
 from elbo_bench.errors import UsageError
 from elbo_bench.results.record import read_result
-from elbo_bench.training.budget import Budget, limits
+from elbo_bench.training.budget import Budget, Limits, limits
 from elbo_bench.training.decoder_evaluations import DecoderEvaluations
 from elbo_bench.training.options import TrainerOptions
 
@@ -126,10 +126,10 @@ def test_the_first_limit_ends_it_and_is_named(words: list[str], ended_by: str, s
 
 def test_without_any_limit_it_is_100_epochs() -> None:
     counted = CASES[0]
-    assert limits("auto", None, Budget(), counted).epochs == 100
-    assert limits("auto", 5, Budget(), counted).epochs is None
-    assert limits("auto", None, Budget(seconds=1.0), counted).epochs is None
-    assert limits(7, None, Budget(seconds=1.0), counted).epochs == 7
+    assert limits("auto", None, Budget(), counted) == Limits(1300, "epochs", None)
+    assert limits("auto", 5, Budget(), counted) == Limits(5, "steps", None)
+    assert limits("auto", None, Budget(seconds=1.0), counted) == Limits(None, "epochs", 1.0)
+    assert limits(7, None, Budget(seconds=1.0), counted) == Limits(91, "epochs", 1.0)
 
 
 def test_patience_is_named_too() -> None:

@@ -119,23 +119,22 @@ def _measured(cfg: Mapping[str, Any], catalogue: Catalogue, cores: int) -> Cost:
     module = make_module(components, catalogue)
     counted = count_decoded(components, module, options)
     limits = options.limits(counted)
-    batches = limits.batches(counted)
     rows, samples = len(components.split()[0]), components.evaluator.samples
     a_sample = _evaluating(components)
     evaluating = rows * samples * a_sample / cores
-    if math.isinf(batches):
+    if limits.batches is None:
         assert limits.seconds is not None
         return Cost(None, None, rows * samples, limits.seconds + evaluating)
     spe = -(-counted.batches_per_epoch // options.accumulate_grad_batches)
-    steps = math.ceil(batches / counted.batches_per_epoch * spe)
+    steps = math.ceil(limits.epochs(counted) * spe)
     training = steps * _stepping(components, catalogue, options, counted)
-    every = options.validated_every(batches, counted.batches_per_epoch)
+    every = options.validated_every(limits.epochs(counted))
     if every is not None:
         validated = min(options.validation_examples or math.inf, len(components.dataset.validation))
-        measurements = batches // counted.batches_per_epoch // every
+        measurements = limits.batches // counted.batches_per_epoch // every
         training += measurements * validated * options.validation_samples * a_sample / cores
     seconds = min(training, limits.seconds or math.inf) + evaluating
-    return Cost(steps, counted.after(int(batches)), rows * samples, seconds)
+    return Cost(steps, counted.after(limits.batches), rows * samples, seconds)
 
 
 def _stepping(
@@ -163,11 +162,11 @@ def _stepping(
                 components.dataset,
                 short,
                 Path(scratch),
+                run_id="",
                 counted=counted,
                 batch_size=components.source.batch_size,
                 shuffle=components.source.shuffle,
                 seed=0,
-                resume=False,
                 bounds={},
                 tell=lambda _: None,
                 whole=components.objective.scope == "batch",

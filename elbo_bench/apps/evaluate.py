@@ -195,7 +195,7 @@ def _load_weights(
     if checkpoint is not None:
         from elbo_bench.training.checkpoints import load_checkpoint  # Lightning takes seconds to import
 
-        content = load_checkpoint(checkpoint)
+        content = load_checkpoint(checkpoint, recorded["run_id"])
         prefix = "model."
         state = {
             name.removeprefix(prefix): value

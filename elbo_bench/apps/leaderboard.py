@@ -1,13 +1,13 @@
 """`elbo-bench leaderboard`: rank what was recorded."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.terminal import console
-from elbo_bench.errors import UsageError, printable
+from elbo_bench.errors import UsageError
+from elbo_bench.output import say
 from elbo_bench.report.formats import to_csv, to_json, to_latex, to_markdown
 from elbo_bench.report.leaderboard import leaderboard
 from elbo_bench.report.read import read_rows
@@ -38,7 +38,7 @@ def ranked(folders: Sequence[Path], *, each_run: bool = False) -> list[list[Row]
     """
     rows, problems = read_rows(folders)
     for problem in problems:
-        print(f"elbo-bench: left out: {printable(' '.join(problem.split()))}", file=sys.stderr)  # noqa: T201
+        say(f"left out: {problem}")
     if not rows:
         raise UsageError(f"there is no record in {', '.join(map(str, folders))}: `elbo-bench train` makes one")
     return leaderboard(rows, each_run=each_run)
@@ -67,4 +67,4 @@ def write_page(parts: Sequence[Sequence[Row]], place: Path) -> None:
         replace_bytes(place, page(parts).encode())
     except OSError as error:
         raise UsageError(f"--html {place}: cannot be written: {error.strerror or error}") from None
-    print(f"elbo-bench: the page of it is {place.resolve()}", file=sys.stderr)  # noqa: T201
+    say(f"the page of it is {place.resolve()}")

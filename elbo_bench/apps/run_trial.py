@@ -9,6 +9,7 @@ from elbo_bench.apps.paths import runs_root
 from elbo_bench.apps.pinning import pinned
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.errors import ElboBenchError, StoppedError
+from elbo_bench.output import say
 
 
 def run_trial(words: list[str], conf: list[str]) -> int:
@@ -27,7 +28,7 @@ def run_trial(words: list[str], conf: list[str]) -> int:
             return _in_a_process([sys.executable, "-m", "elbo_bench", "train", *words, *folders])
         train(cfg, catalogue, runs_root() / config.run_id(cfg))
     except ElboBenchError as error:
-        print(f"elbo-bench: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return StoppedError.exit_code

@@ -1,11 +1,13 @@
 """What is printed on a terminal: its width, and times in words."""
 
+import sys
+
 from rich.console import Console
 
 
 def console(width: int) -> Console:
     """Return a console for stdout; a pipe or a file, which has no width of its own, is given `width` at least."""
-    shown = Console(highlight=False)
+    shown = Console(highlight=False, file=sys.stdout)  # so that Rich knows its encoding
     if not shown.is_terminal:
         shown.width = max(shown.width, width)
     return shown

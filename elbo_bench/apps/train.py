@@ -4,8 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import shutil
-import sys
+import math
 import tempfile
 from pathlib import Path
 from typing import Any, cast
@@ -27,15 +26,18 @@ from elbo_bench.errors import ElboBenchError, UsageError
 from elbo_bench.evaluation.blocks import rank_and_world_size
 from elbo_bench.evaluation.pictures import reconstructions, samples
 from elbo_bench.noise import Noise
+from elbo_bench.output import say
 from elbo_bench.ranks import is_first, others_were_started
 from elbo_bench.results.claim import claimed
 from elbo_bench.results.further import lacking
 from elbo_bench.results.pictures import is_image, write_sheet
-from elbo_bench.results.record import EXAMPLES, RESULT, WEIGHTS, read_result, replace, write_result
+from elbo_bench.results.record import RESULT, WEIGHTS, read_result, replace, write_result
+from elbo_bench.results.replacing import FORCED, finish_replacing
 from elbo_bench.tracking.none import SilentSession
 from elbo_bench.tracking.tracker import Tracker
 from elbo_bench.training.checkpoints import load_checkpoint
 from elbo_bench.training.decoder_evaluations import DecoderEvaluations
+from elbo_bench.training.end_training import EndTraining
 from elbo_bench.training.fit import Trained, fit, make_trainer
 from elbo_bench.training.module import BoundModule
 from elbo_bench.training.optimizers import Optimizer
@@ -91,17 +93,21 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
     module = make_module(components, catalogue)
     counted = count_decoded(components, module, options)
     limits = options.limits(counted)
-    check_launch(options, make_trainer(options, limits).strategy)  # Lightning accepts the devices, and so do we
+    check_launch(options, make_trainer(options, folder.name, 1.0).strategy)  # Lightning and we accept the devices
     tracker = make("tracking", Tracker, cfg, catalogue)  # type: ignore[type-abstract]
     first = is_first()
     with claimed(folder) if first else contextlib.nullcontext():
+        if first:
+            finish_replacing(folder)
         alone = not others_were_started()
         if first and alone and not force and (folder / RESULT).exists():
             evaluate_further(cfg, catalogue, folder)
             return read_result(folder)  # another process recorded it while this one got ready
+        work = folder / FORCED if force else folder
         if first:
-            _prepare(folder, cfg, force=force)
-            epochs = limits.batches(counted) / counted.batches_per_epoch
+            work.mkdir(exist_ok=True)
+            (work / "config.yaml").write_text(config.to_yaml(cfg), encoding="utf-8")
+            epochs = limits.epochs(counted)
             if isinstance(module, BoundModule) and module.warmup.end > epochs:
                 _say_unfinished(module, epochs)
         # What a plug-in draws from torch's own generator is then at least the same in every run.
@@ -112,18 +118,20 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
                 module,
                 components.dataset,
                 options,
-                folder / "checkpoints",
+                work / "checkpoints",
+                run_id=folder.name,
                 counted=counted,
                 batch_size=components.source.batch_size,
                 shuffle=components.source.shuffle,
                 seed=cfg["seed"],
-                resume=not force,
                 bounds={name: bound for name, bound in components.bounds.items() if name == "bound"},
                 tell=session.log,
                 whole=components.objective.scope == "batch",
                 workers=components.source.readers,
             )
-            result = _finish(components, module, trained, counted, folder)
+            result = _finish(components, module, trained, counted, work, folder.name)
+            if result is not None and force:
+                finish_replacing(folder)
         except BaseException as error:
             session.abandon(error.exit_code if isinstance(error, ElboBenchError) else 1)
             raise
@@ -135,8 +143,10 @@ def train(cfg: Config, catalogue: Catalogue, folder: Path, *, force: bool = Fals
 
 
 def _say_unfinished(module: BoundModule, epochs: float) -> None:
-    line = f"the warm-up takes {module.warmup.end:g} epochs, and training ends after {epochs:g} at most"
-    print(f"elbo-bench: {line}, still on its way to the objective", file=sys.stderr)  # noqa: T201
+    say(
+        f"the warm-up takes {module.warmup.end:g} epochs, and training ends after {epochs:g} at most, "
+        "still on its way to the objective"
+    )
 
 
 def count_decoded(components: Components, module: pl.LightningModule, options: TrainerOptions) -> DecoderEvaluations:
@@ -177,24 +187,16 @@ def make_module(components: Components, catalogue: Catalogue) -> pl.LightningMod
     return module
 
 
-def _prepare(folder: Path, cfg: Config, *, force: bool) -> None:
-    if force:
-        for name in (RESULT, EXAMPLES, WEIGHTS):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        discard_blocks(folder)
-    (folder / "config.yaml").write_text(config.to_yaml(cfg), encoding="utf-8")
-
-
 def _finish(
     components: Components,
     module: pl.LightningModule,
     trained: Trained,
     counted: DecoderEvaluations,
     folder: Path,
+    run_id: str,
 ) -> dict[str, Any] | None:
-    """Score the checkpoint that training chose, as it lies on disk, and write the record."""
-    checkpoint = load_checkpoint(trained.checkpoint)
+    """Score the checkpoint that training chose, as it lies on disk, and write the record into a folder."""
+    checkpoint = load_checkpoint(trained.checkpoint, run_id)
     module.load_state_dict(checkpoint["state_dict"])
     module.to(trained.device)
     evaluation, seconds = components.score(folder)
@@ -209,13 +211,16 @@ def _finish(
     }
     scored = {
         "scored": trained.checkpoint.stem,
-        "epoch": int(checkpoint["epoch"]) + (1 if trained.checkpoint.stem == "best" else 0),
+        "epoch": math.ceil(EndTraining.batches_in(checkpoint) / counted.batches_per_epoch),
         "step": int(checkpoint["global_step"]),
         "validation": validation,
         "weights_sha256": _save_weights(components.model, folder / WEIGHTS),
     }
-    result = components.result(folder.name, evaluation, scored, compute)
-    _draw_pictures(components, folder)
+    result = components.result(run_id, evaluation, scored, compute)
+    try:
+        _draw_pictures(components, folder)
+    except Exception as error:  # a model's own code; pictures are no part of the record
+        say(f"no pictures were drawn: {type(error).__name__}: {error}")
     write_result(folder, result, evaluation.examples)
     discard_blocks(folder)
     return result

@@ -119,8 +119,6 @@ class TrainingBatches:
         # As a generator this runs at the first next(): Lightning creates the iterator before it sets the epoch.
         epoch, first = self._epoch, self._handed_out if self._resumes else 0
         self._resumes = False
-        if first == len(self):  # that epoch was over: it is not begun again
-            epoch, first = epoch + 1, 0
         order = self._order(epoch)
         for index, rows in enumerate(self._rows(order, first), first):
             batch = self._batch(rows, epoch, index)
@@ -134,13 +132,11 @@ class TrainingBatches:
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next iteration go on where the state's epoch stopped; other epochs start at their first batch.
 
-        A state that was saved after the last batch of an epoch leads to the next epoch.
-
         Raises:
             RunFailedError: The state is not one of these batches.
         """
         epoch, batch = state_dict["epoch"], state_dict["batch"]
-        if not 0 <= batch <= len(self) or epoch < 0:
+        if not 0 <= batch < len(self) or epoch < 0:
             raise RunFailedError(
                 f"the checkpoint stopped after batch {batch} of epoch {epoch}, but an epoch has {len(self)} batches"
             )

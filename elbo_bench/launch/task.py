@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from elbo_bench.output import safe_output
+
 Run = Callable[[list[str], list[str]], int]
 """Runs one trial, given its words and the `--conf` folders, and returns an exit code."""
 
@@ -46,7 +48,8 @@ class Task:
         try:
             for stream in before:
                 os.dup2(log, stream)
-            return self.run(list(self.words), list(self.conf))
+            with safe_output():
+                return self.run(list(self.words), list(self.conf))
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

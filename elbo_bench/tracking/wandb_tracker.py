@@ -16,6 +16,7 @@ from typing import IO, Any, Literal
 
 from pydantic import NonNegativeFloat
 
+from elbo_bench.output import say
 from elbo_bench.tracking.none import SilentSession
 from elbo_bench.tracking.tracker import RunFacts, Session, Tracker
 from elbo_bench.typed import check_fields
@@ -126,11 +127,11 @@ class WandbSession(Session):
             process.wait(max(0.0, deadline - time.monotonic()))
         except (queue.Full, subprocess.TimeoutExpired):
             process.returncode = 0  # it goes on alone; Popen need not warn of it
-            _say("W&B is slow: its mirror goes on in the background")
+            say("W&B is slow: its mirror goes on in the background")
         with contextlib.suppress(OSError, UnicodeDecodeError):
             for line in self._log.read_text(encoding="utf-8").splitlines():
                 if line.startswith("elbo-bench: "):
-                    _say(line.removeprefix("elbo-bench: "))
+                    say(line.removeprefix("elbo-bench: "))
             if not self._log.stat().st_size:
                 self._log.unlink()
 
@@ -143,7 +144,3 @@ def _write(pipe: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
             pipe.flush()
     with contextlib.suppress(OSError):
         pipe.close()
-
-
-def _say(message: str) -> None:
-    print(f"elbo-bench: {message}", file=sys.stderr)  # noqa: T201

@@ -40,40 +40,42 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a training ends at, in Lightning's terms.
+    """What ends a training. The limit that is reached first counts.
 
     Attributes:
-        epochs: Whole epochs, None for no limit.
-        steps: Optimiser steps, None for no limit.
-        seconds: Wall-clock, None for no limit.
-        steps_by: Where the limit of steps comes from.
+        batches: Global batches; None is no limit.
+        batches_by: Key that the limit of batches comes from.
+        seconds: Wall-clock seconds; None is no limit.
     """
 
-    epochs: int | None
-    steps: int | None
+    batches: int | None
+    batches_by: EndedBy
     seconds: float | None
-    steps_by: EndedBy = "steps"
 
-    def batches(self, counted: DecoderEvaluations) -> float:
-        """Return how many batches a training takes at most; infinity if the clock alone ends it."""
-        by_epochs = math.inf if self.epochs is None else self.epochs * counted.batches_per_epoch
-        return float(min(by_epochs, math.inf if self.steps is None else counted.batches_of(self.steps)))
+    def epochs(self, counted: DecoderEvaluations) -> float:
+        """Return the most epochs that a training takes; infinity if the clock alone ends it."""
+        return math.inf if self.batches is None else self.batches / counted.batches_per_epoch
 
 
 def limits(
     max_epochs: int | Literal["auto"] | None, max_steps: int | None, budget: Budget, counted: DecoderEvaluations
 ) -> Limits:
-    """Return what a training ends at; `auto` is 100 epochs, unless something else says how long.
+    """Return what ends a training. `max_epochs="auto"` is 100 epochs, or no limit if another limit is given.
 
     Raises:
-        ValueError: The budget of decoder evaluations does not pay for a step.
+        ValueError: The budget of decoder evaluations does not pay for one step.
     """
-    others = max_steps is not None or bool(budget)
-    epochs = [(None if others else 100) if max_epochs == "auto" else max_epochs, budget.epochs]
-    steps: list[tuple[int, EndedBy]] = [(each, "steps") for each in (max_steps, budget.steps) if each is not None]
+    if max_epochs == "auto":
+        max_epochs = None if max_steps is not None or budget else 100
+    found: list[tuple[int, EndedBy]] = []
+    # Of equal limits the first one in this list is reported.
     if budget.decoder_evaluations is not None:
-        steps.append((counted.steps_within(budget.decoder_evaluations), "decoder_evaluations"))
-    least = min((each for each in epochs if each is not None), default=None)
-    if not steps:
-        return Limits(least, None, budget.seconds)
-    return Limits(least, *min(steps)[:1], budget.seconds, min(steps)[1])
+        steps = counted.steps_within(budget.decoder_evaluations)
+        found.append((counted.batches_of(steps), "decoder_evaluations"))
+    found += [(counted.batches_of(steps), "steps") for steps in (max_steps, budget.steps) if steps is not None]
+    found += [
+        (epochs * counted.batches_per_epoch, "epochs") for epochs in (max_epochs, budget.epochs) if epochs is not None
+    ]
+    if not found:
+        return Limits(None, "epochs", budget.seconds)
+    return Limits(*min(found, key=lambda limit: limit[0]), budget.seconds)

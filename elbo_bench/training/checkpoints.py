@@ -12,12 +12,21 @@ from lightning.fabric.plugins import CheckpointIO
 from elbo_bench.errors import RunFailedError, UsageError
 from elbo_bench.training.finite_loss import FiniteLoss
 
+_RUN = "elbo_bench_run"
+"""Key of a checkpoint that names the run which wrote it."""
+
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target, flushes, reads back and only then takes the target's place.
+    """Writes a checkpoint beside the target, flushes it, reads it back, and only then replaces the target.
 
     Lightning's own stages in `$TMPDIR` and moves across file systems, where a full disk destroys the previous file.
+
+    Args:
+        run_id: Name of the run. It is written into each checkpoint, and a checkpoint of another run is refused.
     """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save a checkpoint.
@@ -30,7 +39,7 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("wb") as file:
-                torch.save(checkpoint, file)
+                torch.save({**checkpoint, _RUN: self._run_id}, file)
                 file.flush()
                 os.fsync(file.fileno())
             torch.load(beside, map_location="cpu", weights_only=True)
@@ -40,19 +49,19 @@ class AtomicCheckpointIO(CheckpointIO):
             raise RunFailedError(f"checkpoint {target} could not be written: {error}") from None
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load a checkpoint, tensors and plain values only."""
-        return load_checkpoint(Path(path), map_location or "cpu")
+        """Load a checkpoint of this run, tensors and plain values only."""
+        return load_checkpoint(Path(path), self._run_id, map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Return a checkpoint; no code that it may hold is run.
+def load_checkpoint(path: Path, run_id: str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return a checkpoint of a run. Code that the file may hold is not run.
 
     Raises:
-        UsageError: It is missing or damaged, or holds more than tensors and plain values.
+        UsageError: The file is missing or damaged, holds more than tensors and plain values, or is of another run.
     """
     try:
         loaded = torch.load(path, map_location=map_location, weights_only=True)
@@ -63,16 +72,19 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise UsageError(f"checkpoint {path} cannot be read: {what}") from None
     if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
         raise UsageError(f"checkpoint {path} is not a checkpoint: it holds no state_dict")
+    if loaded.get(_RUN) != run_id:
+        written_by = f"the run {loaded[_RUN]}" if isinstance(loaded.get(_RUN), str) else "a run that it does not name"
+        raise UsageError(f"checkpoint {path} was written by {written_by}, not by {run_id}: it does not belong here")
     return loaded
 
 
 class Checkpoints(pl.Callback):
-    """Saves `last.ckpt` now and then, and at the end; never one whose parameters are not finite.
+    """Saves `last.ckpt` from time to time and at the end. A model with parameters that are not finite is not saved.
 
     Args:
-        folder: Where checkpoints lie.
-        seconds: Least time between two saves of a run that goes on.
-        finite_loss: Says, before anything is saved, whether every loss so far was a number.
+        folder: The folder of checkpoints.
+        seconds: Minimum seconds between two saves of `last.ckpt`. Saving `best.ckpt` does not count.
+        finite_loss: Checks, before anything is saved, that every loss so far is finite.
     """
 
     def __init__(self, folder: Path, seconds: float, finite_loss: FiniteLoss) -> None:
@@ -119,7 +131,8 @@ class Checkpoints(pl.Callback):
                     f"parameter {name} is not finite after step {trainer.global_step}; last good checkpoint: {good}"
                 )
         trainer.save_checkpoint(path)
-        self._saved_at = time.monotonic()
+        if path == self.last:
+            self._saved_at = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if the last time is long ago; rank 0's clock decides."""

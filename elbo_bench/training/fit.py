@@ -2,9 +2,10 @@
 
 import dataclasses
 import logging
+import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from elbo_bench.evaluation.evaluator import Bound
 from elbo_bench.training.budget import EndedBy, Limits
 from elbo_bench.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from elbo_bench.training.decoder_evaluations import DecoderEvaluations
+from elbo_bench.training.end_training import EndTraining
 from elbo_bench.training.environment import cluster_environment
 from elbo_bench.training.finite_loss import FiniteLoss
 from elbo_bench.training.module import BoundModule
 from elbo_bench.training.options import TrainerOptions
 from elbo_bench.training.same_start import SameStart
 from elbo_bench.training.show_progress import ShowProgress
-from elbo_bench.training.stop_by_clock import StopByClock
 from elbo_bench.training.stop_on_signal import StopOnSignal
 from elbo_bench.training.tell_loss import TellLoss
 from elbo_bench.training.validation import Validation
@@ -108,8 +109,12 @@ def _path(name: str) -> str:
     return f"gap/{name.removesuffix('_gap')}" if name.endswith("_gap") else name
 
 
-def make_trainer(options: TrainerOptions, limits: Limits, callbacks: list[pl.Callback] | None = None) -> pl.Trainer:
-    """Return Lightning's Trainer, quiet, with checkpoints that are atomic and no sampler of its own.
+def make_trainer(
+    options: TrainerOptions, run_id: str, max_epochs: float, callbacks: list[pl.Callback] | None = None
+) -> pl.Trainer:
+    """Return Lightning's Trainer without messages, with atomic checkpoints and without a sampler of its own.
+
+    `max_epochs` only tells schedules how long the training is: `EndTraining` ends it.
 
     Raises:
         UsageError: Lightning refuses the devices, the strategy or the precision.
@@ -122,12 +127,11 @@ def make_trainer(options: TrainerOptions, limits: Limits, callbacks: list[pl.Cal
             num_nodes=options.num_nodes,
             strategy=options.strategy,
             precision=options.precision,
-            max_epochs=-1 if limits.epochs is None else limits.epochs,
-            max_steps=-1 if limits.steps is None else limits.steps,
+            max_epochs=-1 if math.isinf(max_epochs) else math.ceil(max_epochs),
             gradient_clip_val=options.gradient_clip_norm,
             accumulate_grad_batches=options.accumulate_grad_batches,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO(), cluster_environment()],
+            plugins=[AtomicCheckpointIO(run_id), cluster_environment()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -139,14 +143,10 @@ def make_trainer(options: TrainerOptions, limits: Limits, callbacks: list[pl.Cal
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from None
 
 
-def _ended_by(
-    trainer: pl.Trainer, limits: Limits, clock: Sequence[StopByClock], validation: Validation | None
-) -> EndedBy:
+def _ended_by(limits: Limits, ending: EndTraining, validation: Validation | None) -> EndedBy:
     if validation is not None and validation.gave_up:
         return "patience"
-    if any(each.spent for each in clock):
-        return "seconds"
-    return limits.steps_by if limits.steps is not None and trainer.global_step >= limits.steps else "epochs"
+    return "seconds" if ending.is_time_spent else limits.batches_by
 
 
 def quiet() -> None:
@@ -162,20 +162,21 @@ def fit(
     options: TrainerOptions,
     folder: Path,
     *,
+    run_id: str,
     counted: DecoderEvaluations,
     batch_size: int,
     shuffle: bool,
     seed: int,
-    resume: bool,
     bounds: Mapping[str, Bound],
     tell: Tell,
     whole: bool = False,
     workers: int = 0,
     show: bool = True,
 ) -> Trained:
-    """Train a module, or go on with one whose `last.ckpt` stands in the folder.
+    """Train a module, or resume the run whose `last.ckpt` lies in the folder.
 
-    `counted` says what the training decodes, by which its budget may go. `bounds` are measured over training beside the
+    `run_id` names the run: a checkpoint of another run is refused. `counted` says what the training decodes, by which
+    its budget may go. `bounds` are measured over training beside the
     evaluator's own; `tell` is called with what is measured meanwhile, flat and with the optimiser step under `step`, on
     rank 0. `whole` gives every rank all rows of each global batch, and `workers` read rows that lie in a file, see
     `TrainingBatches`. `show` its progress.
@@ -190,8 +191,8 @@ def fit(
     callbacks: list[pl.Callback] = [finite_loss]
     validation: Validation | None = None
     limits = options.limits(counted)
-    batches = limits.batches(counted)
-    if (every := options.validated_every(batches, counted.batches_per_epoch)) is not None:
+    epochs = limits.epochs(counted)
+    if (every := options.validated_every(epochs)) is not None:
         validation = Validation(
             dataset.observations("validation", options.validation_examples)[0],
             every=every,
@@ -205,28 +206,32 @@ def fit(
             patience=options.patience,
         )
         callbacks.append(validation)
-    watchers = [TellLoss(_about_loss(module, tell)), *([ShowProgress()] if show else [])]
-    last = checkpoints.last if resume and checkpoints.last.exists() else None
-    clock = [] if limits.seconds is None else [StopByClock(checkpoints, limits.seconds)]
-    obeying = [*clock, checkpoints, StopOnSignal(checkpoints)]
-    trainer = make_trainer(options, limits, [SameStart(last is not None), *callbacks, *obeying, *watchers])
+    last = checkpoints.last if checkpoints.last.exists() else None
+    ending, stopping = EndTraining(limits, checkpoints), StopOnSignal(checkpoints)
+    # A callback that saves or stops comes behind those whose state is then saved.
+    callbacks += [ending, checkpoints, stopping, TellLoss(_about_loss(module, tell))]
+    callbacks += [ShowProgress(ending, limits.batches)] if show else []
+    trainer = make_trainer(options, run_id, epochs, [SameStart(last is not None), *callbacks])
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # where it is set, Lightning leaves the number alone
     torch.set_num_threads(options.threads)
-    trainer.fit(
-        module,
-        datamodule=_Data(dataset, batch_size, shuffle, seed, whole, workers),
-        ckpt_path=last,
-        weights_only=True,
-    )
+    try:
+        trainer.fit(
+            module,
+            datamodule=_Data(dataset, batch_size, shuffle, seed, whole, workers),
+            ckpt_path=last,
+            weights_only=True,
+        )
+    except SystemExit:  # Lightning makes it of a second Ctrl-C
+        raise KeyboardInterrupt from None
+    stopping.pass_on()
     seconds = checkpoints.elapsed
     scored = checkpoints.best if options.checkpoint == "best" and checkpoints.best.exists() else checkpoints.last
-    # Not `completed`: that leaves out a last batch after which a signal came.
-    done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+    done, per_epoch = ending.batches, counted.batches_per_epoch
     facts = {
-        "epochs": trainer.current_epoch if done % counted.batches_per_epoch == 0 else done / counted.batches_per_epoch,
+        "epochs": done / per_epoch if done % per_epoch else done // per_epoch,
         "steps": trainer.global_step,
         "batches": done,
-        "ended_by": _ended_by(trainer, limits, clock, validation),
+        "ended_by": _ended_by(limits, ending, validation),
         "train_seconds": seconds,
         "world_size": trainer.world_size,
         "device": str(trainer.strategy.root_device.type),

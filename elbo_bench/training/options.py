@@ -53,18 +53,17 @@ class TrainerOptions:
         except ValueError as error:
             raise UsageError(f"trainer.{error}") from None
 
-    def validated_every(self, batches: float, batches_per_epoch: int) -> int | None:
-        """Return the epochs from one validation to the next, None for never.
+    def validated_every(self, epochs: float) -> int | None:
+        """Return the number of epochs between two validations; None is never.
 
-        `auto` is each one where a validation decides something, or where only the clock says how many there will be,
-        and else about twenty over the run.
+        `auto` is 1 if a validation decides something, or if only the clock limits the training. Otherwise it gives
+        about twenty validations.
 
         Args:
-            batches: That training takes at most.
-            batches_per_epoch: Batches of an epoch.
+            epochs: The most epochs that the training takes.
         """
         if self.validate_every != "auto":
             return self.validate_every
-        if self.checkpoint == "best" or self.patience is not None or math.isinf(batches):
+        if self.checkpoint == "best" or self.patience is not None or math.isinf(epochs):
             return 1
-        return max(1, math.ceil(batches / batches_per_epoch) // 20)
+        return max(1, math.ceil(epochs) // 20)

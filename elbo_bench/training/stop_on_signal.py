@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a training after it has saved, so that the same command resumes it."""
+"""SIGTERM and Ctrl-C stop a training after it has saved. The same command resumes it."""
 
 import signal
 import threading
@@ -13,69 +13,90 @@ from elbo_bench.training.checkpoints import Checkpoints
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SAME_SIGNAL = 2.0
-"""Seconds in which a second signal is the first one again: a group is signalled, and its leader passes it on."""
+"""Seconds within which a second signal counts as the first one: a process group and its leader both receive it."""
 
 
 class StopOnSignal(pl.Callback):
-    """Lets a signal set a flag only; the flag is looked at between two batches, by all ranks together.
+    """Stops a training between two units of work, if a signal came on any rank.
+
+    A unit of work is an optimiser step. The last batch of an epoch, its validation and its checkpoints are one unit:
+    a run that stopped between them would never make that validation up. The signal handler itself only sets a flag.
 
     Args:
-        checkpoints: Where the run is saved.
-        interval: Batches between two looks where ranks must agree; alone, every batch.
+        checkpoints: Saves the run.
+        interval: With several processes, batches between two looks at the flag. One process looks at every batch.
     """
 
     def __init__(self, checkpoints: Checkpoints, interval: int = 20) -> None:
-        self._checkpoints = checkpoints
-        self._interval = interval
-        self._received: float | None = None  # when
+        self._checkpoints, self._interval = checkpoints, interval
+        self._number: int | None = None
+        self._received_at = 0.0
         self._batches = 0
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over from Lightning, whose handler ends with exit code 0 and no checkpoint."""
+        """Replace Lightning's handler, which ends with exit code 0 and no checkpoint."""
         if threading.current_thread() is threading.main_thread():
             heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._previous = {number: signal.signal(number, self._note) for number in heard}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._received is None:
-            self._received = now
-        elif now - self._received > _SAME_SIGNAL and callable(self._previous.get(number)):
-            self._previous[number](number, frame)  # the user means it: do not wait
+        if self._number is None:
+            self._number, self._received_at = number, now
+        elif now - self._received_at > _SAME_SIGNAL and callable(self._previous.get(number)):
+            self._previous[number](number, frame)  # the user asks a second time: do not wait
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop if a signal came, on whichever rank.
+        """Stop after an optimiser step within an epoch.
 
         Raises:
-            StoppedError: It did; the run is saved.
+            StoppedError: A signal came; the run is saved.
         """
-        stop = self._received is not None
-        if trainer.world_size > 1:
-            self._batches += 1  # an epoch may be shorter than the interval
-            if self._batches % self._interval:
-                return
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
+        self._batches += 1
+        is_last = trainer.should_stop or batch_idx + 1 >= trainer.num_training_batches
+        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if is_step and not is_last and (trainer.world_size == 1 or self._batches >= self._interval):
+            self._batches = 0
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after an epoch, its validation and its checkpoints.
+
+        Raises:
+            StoppedError: A signal came; the run is saved.
+        """
+        self._stop_if_asked(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after the last checkpoint, before the evaluation.
+
+        Raises:
+            StoppedError: A signal came; the run is saved.
+        """
+        self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self._number is not None, all=False):
             self._checkpoints.save(trainer, self._checkpoints.last)
             raise StoppedError(
                 f"stopped by a signal at step {trainer.global_step} and saved {self._checkpoints.last}; "
                 "the same command resumes"
             )
 
+    def pass_on(self) -> None:
+        """Deliver a signal that came after the last look, to the handler that was there before the training."""
+        if self._number is not None:
+            signal.raise_signal(self._number)
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the handlers."""
         self._restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the handlers."""
         self._restore()
 
     def _restore(self) -> None:

@@ -53,7 +53,6 @@ class Validation(pl.Callback):
         self._tell = tell
         self._seconds_apart, self._measured_at = seconds_apart, time.monotonic()
         self.history: list[dict[str, Any]] = []
-        self.gave_up = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know."""
@@ -65,9 +64,19 @@ class Validation(pl.Callback):
         for entry in self.history:
             self._tell(entry)
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether the last `patience` validations were no better than the best one before them."""
+        bounds = [entry["metrics"]["log_px"] for entry in self.history]
+        return (
+            self._patience is not None
+            and bool(bounds)
+            and len(bounds) - 1 - bounds.index(max(bounds)) >= self._patience
+        )
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Train no further if a run that is resumed had given up: its checkpoint does not say so."""
-        self._give_up_if_due(trainer)
+        """Do not train a run further that had given up before it was stopped."""
+        trainer.should_stop = trainer.should_stop or self.gave_up
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, keep the best, stop if there is no better one for long."""
@@ -93,12 +102,7 @@ class Validation(pl.Callback):
         self._tell(self.history[-1])
         if self._keep_best and metrics["log_px"] > best_before:
             self._checkpoints.save(trainer, self._checkpoints.best)
-        self._give_up_if_due(trainer)
-
-    def _give_up_if_due(self, trainer: pl.Trainer) -> None:
-        bounds = [entry["metrics"]["log_px"] for entry in self.history]
-        if self._patience is not None and bounds and len(bounds) - 1 - bounds.index(max(bounds)) >= self._patience:
-            trainer.should_stop = self.gave_up = True
+        trainer.should_stop = trainer.should_stop or self.gave_up
 
     def _is_time(self, trainer: pl.Trainer) -> bool:
         if not self._seconds_apart:

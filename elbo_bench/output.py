@@ -1,0 +1,107 @@
+"""Standard output and standard error that never end a run: a closed pipe, a full disk or an encoding is no error."""
+
+import codecs
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from elbo_bench.errors import printable
+from elbo_bench.ranks import is_first
+
+_PLAIN = {"±": "+-", "‖": "||", "†": "+", "−": "-", "→": "->", "≥": ">=", "≤": "<=", "…": "...", "─": "-", "━": "-"}
+"""What stands for a character that the encoding of the terminal lacks."""
+
+
+def say(message: str) -> None:
+    """Print one line on stderr, on rank 0 only."""
+    if is_first():
+        line = " ".join(message.split())
+        if len(line) > 1000:  # data of the user's rather than a key
+            line = f"{line[:500]} ... {line[-300:]}"
+        print(f"elbo-bench: {printable(line)}", file=sys.stderr)  # noqa: T201
+
+
+class Output:
+    """A text stream whose writes never raise. After the first failure it drops what is written.
+
+    Args:
+        stream: The stream below.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.problem: Exception | None = None
+
+    def write(self, text: str) -> int:
+        """Write text. A character that the encoding lacks is replaced."""
+        if self.problem is None:
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding
+                self.write(text.encode(encoding, "elbo_bench_plain").decode(encoding))
+            except (OSError, ValueError) as error:
+                self._give_up(error)
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write lines."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        if self.problem is None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self.problem = error
+        # What is left in the buffers below would raise again when Python flushes them at its end.
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def safe_output() -> Iterator[None]:
+    """Make `sys.stdout` and `sys.stderr` streams whose writes never raise; restore them at the end."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed by who started us: the next file that is opened would take its number
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (Output(stream or open(os.devnull, "w")) for stream in before)  # noqa: SIM115, PTH123
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def output_problem() -> str | None:
+    """Return why results could not be written on stdout, or None. A reader that has read enough is no problem."""
+    sys.stdout.flush()
+    problem = getattr(sys.stdout, "problem", None)
+    if problem is None or isinstance(problem, BrokenPipeError):
+        return None
+    return str(getattr(problem, "strerror", None) or problem)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign, "?") for sign in found), error.end
+
+
+codecs.register_error("elbo_bench_plain", _plain)
