@@ -80,13 +80,14 @@ def safe_output() -> Iterator[None]:
         except OSError:  # closed by who started us: the next file that is opened would take its number
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Output(stream or open(os.devnull, "w")) for stream in before)  # noqa: SIM115, PTH123
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        sys.stdout, sys.stderr = (Output(stream or nowhere) for stream in before)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            sys.stdout, sys.stderr = before
 
 
 def output_problem() -> str | None:

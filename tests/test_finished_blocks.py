@@ -34,6 +34,23 @@ def test_what_was_saved_is_loaded_and_nothing_else_is(tmp_path: Path) -> None:
     assert finished.load(3) is None
 
 
+def test_a_block_that_was_copied_from_elsewhere_is_not_used(tmp_path: Path) -> None:
+    one = FinishedBlocks(tmp_path / ".blocks" / "one")
+    one.save(3, ROWS)
+    (source,) = (tmp_path / ".blocks" / "one").iterdir()
+    for folder, number in (("two", 3), ("one", 4), ("one/exact", 3), ("two/exact", 3)):
+        other = FinishedBlocks(tmp_path / ".blocks" / folder)
+        other.save(number, ROWS)
+        assert other.load(number) is not None
+        (target,) = [
+            path
+            for path in (tmp_path / ".blocks" / folder).iterdir()
+            if path.is_file() and path.name.endswith(str(number))
+        ]
+        target.write_bytes(source.read_bytes())
+        assert other.load(number) is None
+
+
 def test_without_a_folder_nothing_is_kept() -> None:
     finished = FinishedBlocks(None)
     finished.save(0, ROWS)

@@ -212,3 +212,97 @@ def test_best_does_not_keep_last_from_being_saved(monkeypatch: pytest.MonkeyPatc
     assert saved[:2] == ["best.ckpt", "best.ckpt"]
     assert saved[2] == "last.ckpt"
     assert saved.count("last.ckpt") == 7  # every second epoch, and at the end
+
+
+@pytest.mark.parametrize("place", ["batch", "save", "evaluation", "record"])
+def test_force_keeps_the_old_record_until_the_new_one_is_done(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = LIMITS["steps"]
+    folder = train(words, runs="runs")
+    expected = outcome(folder)
+    stamp = (folder / "result.json").stat().st_mtime_ns
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        if place == "batch":
+            at_batch(6, kill, patched)
+        else:
+            name = {"save": "fit", "evaluation": "_save_weights", "record": "write_result"}[place]
+            plain = getattr(train_app, name)
+
+            def then_killed(*arguments: Any, **keys: Any) -> Any:
+                plain(*arguments, **keys)
+                raise Killed
+
+            patched.setattr(train_app, name, then_killed)
+        train([*words, "--force"], runs="runs")
+    assert outcome(folder) == expected
+    assert (folder / "result.json").stat().st_mtime_ns == stamp
+    train(words, runs="runs")  # what is recorded is shown
+    assert outcome(folder) == expected
+    train([*words, "--force"], runs="runs")  # goes on
+    assert outcome(folder) == expected
+    assert (folder / "result.json").stat().st_mtime_ns != stamp
+    assert not (folder / ".forced").exists()
+
+
+@pytest.mark.parametrize("moves", range(8))
+def test_killed_while_the_new_record_replaces_the_old_one(moves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = LIMITS["steps"]
+    folder = train(words, runs="runs")
+    expected, left = outcome(folder), [moves]
+    plain = Path.replace
+
+    def counted(self: Path, target: Any) -> Path:
+        if self.parent.name == ".forced" and self.parent == folder / ".forced":
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+        return plain(self, target)
+
+    files = len([path for path in folder.iterdir() if not path.name.startswith(".")])
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", counted)
+        try:
+            train([*words, "--force"], runs="runs")
+        except Killed:
+            assert moves < files
+    train(words, runs="runs")
+    assert outcome(folder) == expected
+    assert not (folder / ".forced").exists()
+
+
+def test_force_on_a_full_disk_leaves_the_old_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = LIMITS["steps"]
+    folder = train(words, runs="runs")
+    expected = outcome(folder)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    for target in ("torch.save", "elbo_bench.results.record.np.savez"):
+        with monkeypatch.context() as patched:
+            patched.setattr(target, full)
+            train([*words, "--force"], runs="runs", code=3)
+        assert outcome(folder) == expected
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_checkpoint_of_another_run_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["trainer.checkpoint=best", "trainer.max_epochs=2", "objective.num_samples=2"]
+    other = train(["objective=dreg", *words], runs="other")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        at_batch(6, kill, patched)
+        train(["objective=stl", *words], runs="runs")
+    (folder,) = Path("runs").iterdir()
+    checkpoint = folder / "checkpoints" / name
+    checkpoint.write_bytes((other / "checkpoints" / name).read_bytes())
+    if name == "best.ckpt":  # the only one that is left: nothing better comes after it
+        (folder / "checkpoints" / "last.ckpt").write_bytes((folder / "checkpoints" / "last.ckpt").read_bytes())
+        monkeypatch.setattr("elbo_bench.training.validation.Validation.on_train_epoch_end", lambda *_: None)
+    capsys.readouterr()
+    train(["objective=stl", *words], runs="runs", code=2)
+    error = capsys.readouterr().err
+    assert f"checkpoint {checkpoint} was written by the run {other.name}, not by {folder.name}" in error.replace(
+        "\n", " "
+    )
+    assert not (folder / "result.json").exists()

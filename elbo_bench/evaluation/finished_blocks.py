@@ -11,14 +11,15 @@ import numpy as np
 from elbo_bench.errors import RunFailedError
 
 Rows = dict[str, np.ndarray]
-_DIGEST = hashlib.sha256().digest_size  # bytes before the content, which is used only if it is what was written
+_DIGEST = hashlib.sha256().digest_size  # bytes before the content
 
 
 class FinishedBlocks:
     """The rows of each finished block, a file each.
 
-    A block's rows depend on the evaluation and on the block alone, so whoever computed them, on whichever rank, in
-    this process or in one that was killed, they are the same bytes.
+    A block's rows depend on the evaluation and on the block alone. They are the same bytes on any rank, in this process
+    or in one that was killed. A file begins with a digest of its evaluation, its block and its content: a file that is
+    damaged, or was copied from elsewhere, is not used.
 
     Args:
         folder: Where they lie; named by the evaluation, so that another one never finds them. None keeps nothing.
@@ -28,12 +29,12 @@ class FinishedBlocks:
         self._folder = folder
 
     def load(self, block: int) -> Rows | None:
-        """Return the rows of a block, or None if it is not done; a damaged file is not done."""
+        """Return the rows of a block, or None if no file holds them."""
         if self._folder is None:
             return None
         try:
             content = self._place(block).read_bytes()
-            if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+            if self._digest(block, content[_DIGEST:]) != content[:_DIGEST]:
                 return None
             with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as columns:
                 return {name: columns[name] for name in columns.files}
@@ -56,10 +57,15 @@ class FinishedBlocks:
             self._folder.mkdir(parents=True, exist_ok=True)
             descriptor, scratch = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
             with os.fdopen(descriptor, "wb") as file:
-                file.write(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
+                file.write(self._digest(block, buffer.getvalue()) + buffer.getvalue())
             Path(scratch).replace(self._place(block))
         except OSError as error:
             raise RunFailedError(f"{self._folder} cannot be written: {error.strerror or error}") from None
+
+    def _digest(self, block: int, content: bytes) -> bytes:
+        assert self._folder is not None
+        evaluation = "/".join(self._folder.parts[-2:])  # a part of an evaluation has a folder below its own
+        return hashlib.sha256(f"{evaluation}/{block}/".encode() + content).digest()
 
     def _place(self, block: int) -> Path:
         assert self._folder is not None
