@@ -197,7 +197,7 @@ def concatenate(pieces: Sequence[Draws]) -> Draws:
     return dataclasses.replace(pieces[0], **joined, whole=False)
 
 
-def draw_for(bound: Asks, model: LatentVariableModel, x: Float[Tensor, "B *data"], noise: NormalSource) -> Draws:
+def draw_for(bound: Asks, model: LatentVariableModel, x: Shaped[Tensor, "B *data"], noise: NormalSource) -> Draws:
     """Draw what a bound asks for: its samples, with or without a gradient, or every value of a discrete latent.
 
     Raises:
@@ -209,7 +209,7 @@ def draw_for(bound: Asks, model: LatentVariableModel, x: Float[Tensor, "B *data"
     return draw(model, x, bound.samples_required, noise, reparameterised=bound.reparameterised)
 
 
-def enumerate_latents(model: LatentVariableModel, posterior: Distribution, x: Float[Tensor, "B *data"]) -> Draws:
+def enumerate_latents(model: LatentVariableModel, posterior: Distribution, x: Shaped[Tensor, "B *data"]) -> Draws:
     """Return every value of a discrete latent in the place of samples: K is their number.
 
     Raises:
@@ -226,7 +226,7 @@ def enumerate_latents(model: LatentVariableModel, posterior: Distribution, x: Fl
 
 def draw(
     model: LatentVariableModel,
-    x: Float[Tensor, "B *data"],
+    x: Shaped[Tensor, "B *data"],
     num_samples: int,
     noise: NormalSource,
     *,
@@ -250,7 +250,7 @@ def draw(
 def draw_from(
     model: LatentVariableModel,
     posterior: Distribution,
-    x: Float[Tensor, "B *data"],
+    x: Shaped[Tensor, "B *data"],
     num_samples: int,
     noise: NormalSource,
     *,
@@ -262,7 +262,7 @@ def draw_from(
 
 
 def score(
-    model: LatentVariableModel, posterior: Distribution, x: Float[Tensor, "B *data"], z: Shaped[Tensor, "K B *event"]
+    model: LatentVariableModel, posterior: Distribution, x: Shaped[Tensor, "B *data"], z: Shaped[Tensor, "K B *event"]
 ) -> Draws:
     """Score given latents, wherever they come from, under a proposal, the prior and the likelihood."""
     z = z.view_as(z)  # a node of its own: a hook on it scales the whole gradient that flows through z

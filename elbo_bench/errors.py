@@ -48,6 +48,12 @@ def nearest(name: object, choices: Iterable[str]) -> str:
     return f"valid: {', '.join(valid)}" if valid else "there is none"
 
 
+def in_a_line(error: BaseException) -> str:
+    """Return what an error says in one line, with its kind if it is not ours."""
+    words = " ".join(str(error).split())
+    return words if isinstance(error, ElboBenchError) else f"{type(error).__name__}: {words}"[:300]
+
+
 def memory_problem(error: BaseException) -> str | None:
     """Return in one line that memory ran out, or None: Python and NumPy have an error for it, torch has words."""
     lines = str(error).splitlines() or ["no memory is left"]

@@ -1,9 +1,13 @@
-"""The `key=value` words of a command line, read into a nested mapping: names are not looked up, values not checked."""
+"""The `key=value` words of a command line: how they are read and written. Names and values are checked elsewhere."""
 
+import contextlib
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import yaml
 
 from elbo_bench.catalogue import Catalogue, Config, parse_yaml
 from elbo_bench.errors import UsageError
@@ -35,12 +39,30 @@ def parse_overrides(tokens: Sequence[str], catalogue: Catalogue) -> Config:
     return nested
 
 
+def write_override(key: str, value: Any) -> str:
+    """Return the `key=value` word that `parse_overrides` reads as exactly this value."""
+    if isinstance(value, str) and value.isprintable():
+        with contextlib.suppress(UsageError):
+            if _read(value, key) == value:
+                return f"{key}={value}"
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    """Return a value as YAML on one line, in ASCII, with every text in double quotes."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_written(key)}: {_written(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    style = '"' if isinstance(value, str) else None
+    scalar: str = yaml.safe_dump(value, default_style=style, width=math.inf)
+    return scalar.split("\n")[0]  # the next line is `...`, the end of the document
+
+
 def _leaves(token: str) -> Iterator[tuple[str, str, Any]]:
     """Yield `key=value` as token, key, value; `key={a: 1, b: 2}` as what `key.a=1 key.b=2` would be."""
     key, equals, text = token.partition("=")
-    one_line = len(f"{text}.".splitlines()) == 1  # YAML would read a second line as another key
-    value = parse_yaml(f"value: {text}", token)["value"] if equals and one_line else text
-    value = _python_null(value)
+    value = _read(text, token)
     if isinstance(value, int | float) and re.match(r"\s*[-+]?(0[0-9_]|.*:)", text):
         raise UsageError(f"{token}: YAML takes this for the number {value}; write that, or a string in quotes")
     below = [(key, value)]
@@ -54,10 +76,38 @@ def _leaves(token: str) -> Iterator[tuple[str, str, Any]]:
             yield token, key, value
 
 
-def _python_null(value: Any) -> Any:
-    """Return a value with Python's `None` as null, also within: W&B's agents write values as Python does."""
-    if isinstance(value, dict):
-        return {key: _python_null(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_python_null(inner) for inner in value]
-    return None if value == "None" else value
+def _read(text: str, where: str) -> Any:
+    """Return the value that a text stands for: YAML, but a text without quotes is taken as it is written.
+
+    YAML would end `pics #2` at the comment, and refuse `b: c` and `@pics`.
+
+    Raises:
+        UsageError: It is neither YAML nor such a text; `where` begins the message.
+    """
+    if len(f"{text}.".splitlines()) > 1:  # YAML would read a second line as another key
+        return text
+    plain = not re.match(r"\s*['\"\[{]", text)
+    try:
+        value = parse_yaml(f"value: {_with_nulls(text)}", where)["value"]
+    except UsageError:
+        if plain and text.isprintable() and not re.fullmatch(r"\s*[-+]?\d[\d_]*\s*", text):  # too many digits
+            return text
+        # libyaml refuses one half of a surrogate pair. OmegaConf refuses an incomplete `${`, as `config.resolve` will.
+        if re.search(r"\\u[dD][89a-fA-F]|\$\{", text):
+            with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+                return yaml.safe_load(text)
+        raise
+    is_comment = value is None and text.lstrip().startswith("#")
+    return text if plain and (isinstance(value, str) or is_comment) else value
+
+
+def _with_nulls(text: str) -> str:
+    """Return YAML with each `None` that is not in quotes as `null`: W&B's agents write values as Python does."""
+    tokens: list[yaml.Token] = []
+    if "None" in text:
+        with contextlib.suppress(yaml.YAMLError):
+            tokens += yaml.scan(text)
+    for token in reversed(tokens):
+        if isinstance(token, yaml.ScalarToken) and token.plain and token.value == "None":
+            text = f"{text[: token.start_mark.index]}null{text[token.end_mark.index :]}"
+    return text

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import itertools
 import pickle
-import re
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from elbo_bench.data.access import Bernoulli
@@ -192,60 +190,6 @@ def test_a_split_without_an_example_is_refused(num_validation: int | None, num_t
         Splitter(num_validation, num_test, 0)({"": total})
 
 
-@pytest.mark.parametrize("form", ["npz", "pt", "folder"])
-@pytest.mark.parametrize("validation", ["validation", "valid", "val"])
-def test_splits_that_a_file_has_are_taken_as_they_are(tmp_path: Path, form: str, validation: str) -> None:
-    array = grey()
-    splits = {"train": array[:25], validation: array[25:32], "test": array[32:]}
-    path = save_splits(tmp_path, form, splits)
-    data = load(path)
-    for rows, exact in zip(rows_of(data), splits.values(), strict=True):
-        assert torch.equal(rows.float(), torch.from_numpy(exact).float())
-    assert ", 25/7/8 as the file has them; " in data.protocol
-    cut = load(path, num_test=3)
-    assert ", 25/7/3 as the file has them, test cut from 8 by permutation seed 0; " in cut.protocol
-    assert cut.test.tolist() == array[32:][expected_ids(8, 0, 3)[2]].tolist()
-    with pytest.raises(UsageError, match=r"data.num_test=9: the file's test split has 8 examples"):
-        load(path, num_test=9)
-
-
-def save_splits(folder: Path, form: str, splits: dict[str, np.ndarray]) -> Path:
-    if form == "npz":
-        np.savez(folder / "s.npz", **splits, labels=np.zeros(3))
-        return folder / "s.npz"
-    if form == "pt":
-        torch.save({split: torch.from_numpy(rows.copy()) for split, rows in splits.items()} | {"n": 3}, folder / "s.pt")
-        return folder / "s.pt"
-    for split, rows in splits.items():
-        (folder / "all").mkdir(exist_ok=True)
-        save_images(folder, rows).rename(folder / "all" / split)
-    return folder / "all"
-
-
-@pytest.mark.parametrize("form", ["npz", "pt", "folder"])
-def test_validation_is_taken_out_of_train_where_a_file_has_none(tmp_path: Path, form: str) -> None:
-    array = grey()
-    data = load(save_splits(tmp_path, form, {"train": array[:30], "test": array[30:]}))
-    train, validation, _ = expected_ids(30, 3, 0)
-    assert torch.equal(data.validation, torch.from_numpy(array[validation]).float())
-    assert torch.equal(rows_of(data)[0], torch.from_numpy(array[train]))
-    assert torch.equal(data.test, torch.from_numpy(array[30:]).float())
-    assert "27/3/10 as the file has them, validation cut from train by permutation seed 0;" in data.protocol
-
-
-def test_a_key_chooses_one_of_several_arrays(tmp_path: Path) -> None:
-    np.savez(tmp_path / "k.npz", images=grey(), labels=np.arange(N))
-    with pytest.raises(UsageError, match=r"data.key is not set: .*k.npz holds 2 arrays: images, labels; one is wanted"):
-        load(tmp_path / "k.npz")
-    with pytest.raises(UsageError, match=r"data.key=image: .* has no such array; did you mean 'images'\?"):
-        load(tmp_path / "k.npz", key="image")
-    data = load(tmp_path / "k.npz", key="images")
-    assert torch.equal(data.test, torch.from_numpy(grey()[expected_ids(N, 4, 4)[2]]).float())
-    assert "key 'images'" in data.protocol
-    with pytest.raises(UsageError, match=r"data.key=images: .*x.npy is one array, without a name"):
-        load(save_npy(tmp_path, grey()), key="images")
-
-
 # --- what values are taken for ----------------------------------------------------------------------------------------
 
 
@@ -361,30 +305,6 @@ def test_values_that_are_not_set_are_asked_for_by_what_the_file_holds(
     assert str(caught.value) == f"data.values is not set: {path} holds {holds}"
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"in_memory": False, "values": "fixed"}, "in_memory=false: values=fixed draws training data once"),
-        ({"in_memory": False, "values": "threshold"}, "in_memory=false: values=threshold"),
-        ({"values": "levels", "test_binarization": "resample"}, "test_binarization=resample: values=levels"),
-        ({"values": "binary", "test_binarization": "resample"}, "test_binarization=resample: values=binary"),
-        ({"num_levels": 257}, "num_levels=257"),
-        ({"num_levels": 1}, "num_levels=1"),
-        ({"readers": -1}, "readers=-1"),
-        ({"num_test": 0}, "num_test=0"),
-        ({"sha256": "abc"}, "sha256='abc'"),
-    ],
-)
-def test_fields_that_do_not_fit_are_refused(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(words)):
-        Array(**fields)
-
-
-def test_what_cannot_be_read_in_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"in_memory=false: .*x.npz cannot be read in part; save its arrays as .npy"):
-        load(save_npz(tmp_path, grey()), in_memory=False)
-
-
 # --- identity ---------------------------------------------------------------------------------------------------------
 
 
@@ -412,65 +332,6 @@ def test_data_are_known_by_their_content_and_not_by_their_path(
     for use in (pinned.load, pinned.pinned):
         with pytest.raises(UsageError, match=f"{changed.name} is not the file that data.sha256 names: sha256"):
             use(NOWHERE)
-
-
-def test_the_sha256_is_that_of_the_bytes_or_of_the_names_and_hashes_of_images(tmp_path: Path) -> None:
-    path = save_npy(tmp_path, grey())
-    assert Array(path=str(path)).pinned(NOWHERE).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    folder = save_images(tmp_path, grey(3))
-    (folder / "notes.txt").write_text("no image")
-    lines = [f"{i:04d}.png\0{hashlib.sha256((folder / f'{i:04d}.png').read_bytes()).hexdigest()}\n" for i in range(3)]
-    exact = hashlib.sha256("".join(lines).encode()).hexdigest()
-    assert Array(path=str(folder)).pinned(NOWHERE).sha256 == exact
-    (folder / "0002.png").rename(folder / "0003.png")
-    assert Array(path=str(folder)).pinned(NOWHERE).sha256 != exact
-
-
-def test_a_path_starts_at_the_current_folder_or_at_the_folder_of_data_sets_or_at_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, root, home = (tmp_path / name for name in ("here", "root", "home"))
-    for i, folder in enumerate((here, root, home)):
-        folder.mkdir()
-        save_npy(folder, grey() // 2 + i)
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("HOME", str(home))
-    shas = [hashlib.sha256((folder / "x.npy").read_bytes()).hexdigest() for folder in (here, root, home)]
-    assert Array(path="x.npy").pinned(root).sha256 == shas[0]
-    assert Array(path="~/x.npy").pinned(root).sha256 == shas[2]
-    lazy = Array(path="x.npy", values="levels", in_memory=False).load(root)
-    (here / "x.npy").rename(here / "y.npy")
-    assert Array(path="x.npy").pinned(root).sha256 == shas[1]
-    (here / "y.npy").rename(here / "x.npy")
-    monkeypatch.chdir(home)
-    assert int(lazy.train[torch.tensor([0])].max()) <= 127  # of here, wherever the process has gone
-    with pytest.raises(UsageError, match=r"data.path=z.npy: there is no .*home/z.npy or .*root/z.npy"):
-        Array(path="z.npy").pinned(root)
-
-
-def test_without_a_path_there_is_a_rule_and_nothing_to_load() -> None:
-    source = Array()
-    assert source.observation == "discrete"
-    assert source.protocol == (
-        "the user's array, splits of its own or by permutation seed 0: num_validation=a tenth, num_test=a tenth; "
-        "values not chosen"
-    )
-    for use in (source.load, source.pinned):
-        with pytest.raises(UsageError, match=r"data.path is not set"):
-            use(NOWHERE)
-    known = Array(sha256="0123456789abcdef" * 4, values="dequantised", num_test=7, path="/secret/x.npy")
-    assert known.observation == "continuous"
-    assert known.protocol.startswith("the user's array sha256 0123456789abcdef, splits of its own or by permutation")
-    assert "num_test=7; (level + uniform)/256" in known.protocol
-    assert "secret" not in known.protocol
-    assert (Array().readers, Array(readers=0).readers) == (2, 0)
-
-
-def test_every_field_is_in_the_configuration_with_its_default() -> None:
-    node = yaml.safe_load((Path(__file__).resolve().parents[1] / "conf" / "data" / "array.yaml").read_text())
-    assert node.pop("target") == "elbo_bench.data.array:Array"
-    node["logit_alpha"] = float(node["logit_alpha"])  # 1e-6 is a string to YAML 1.1
-    assert node == {field.name: field.default for field in dataclasses.fields(Array)}
 
 
 # --- files that are larger than memory, and that break on the way -----------------------------------------------------

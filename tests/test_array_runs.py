@@ -1,14 +1,22 @@
 """Runs on a user's own file: known by its bytes, wherever they lie and however they are read."""
 
+import dataclasses
+import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from test_array import NOWHERE, grey, save_images, save_npy
 
 from elbo_bench.cli import main
+from elbo_bench.data.array import Array
+from elbo_bench.errors import UsageError
 
 WORDS = [
     "data=array",
@@ -122,3 +130,81 @@ def test_what_cannot_be_read_is_refused_in_one_line_before_anything_is_written(
     assert said in message
     assert message.count("\n") == 1
     assert not Path("runs").exists()
+
+
+def test_the_sha256_is_that_of_the_bytes_or_of_the_names_and_hashes_of_images(tmp_path: Path) -> None:
+    path = save_npy(tmp_path, grey())
+    assert Array(path=str(path)).pinned(NOWHERE).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    folder = save_images(tmp_path, grey(3))
+    (folder / "notes.txt").write_text("no image")
+    lines = [f"{i:04d}.png\0{hashlib.sha256((folder / f'{i:04d}.png').read_bytes()).hexdigest()}\n" for i in range(3)]
+    exact = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert Array(path=str(folder)).pinned(NOWHERE).sha256 == exact
+    (folder / "0002.png").rename(folder / "0003.png")
+    assert Array(path=str(folder)).pinned(NOWHERE).sha256 != exact
+
+
+def test_a_path_starts_at_the_current_folder_or_at_the_folder_of_data_sets_or_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, root, home = (tmp_path / name for name in ("here", "root", "home"))
+    for i, folder in enumerate((here, root, home)):
+        folder.mkdir()
+        save_npy(folder, grey() // 2 + i)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    shas = [hashlib.sha256((folder / "x.npy").read_bytes()).hexdigest() for folder in (here, root, home)]
+    assert Array(path="x.npy").pinned(root).sha256 == shas[0]
+    assert Array(path="~/x.npy").pinned(root).sha256 == shas[2]
+    lazy = Array(path="x.npy", values="levels", in_memory=False).load(root)
+    (here / "x.npy").rename(here / "y.npy")
+    assert Array(path="x.npy").pinned(root).sha256 == shas[1]
+    (here / "y.npy").rename(here / "x.npy")
+    monkeypatch.chdir(home)
+    assert int(lazy.train[torch.tensor([0])].max()) <= 127  # of here, wherever the process has gone
+    with pytest.raises(UsageError, match=r"data.path=z.npy: there is no .*home/z.npy or .*root/z.npy"):
+        Array(path="z.npy").pinned(root)
+
+
+def test_without_a_path_there_is_a_rule_and_nothing_to_load() -> None:
+    source = Array()
+    assert source.observation == "discrete"
+    assert source.protocol == (
+        "the user's array, splits of its own or by permutation seed 0: num_validation=a tenth, num_test=a tenth; "
+        "values not chosen"
+    )
+    for use in (source.load, source.pinned):
+        with pytest.raises(UsageError, match=r"data.path is not set"):
+            use(NOWHERE)
+    known = Array(sha256="0123456789abcdef" * 4, values="dequantised", num_test=7, path="/secret/x.npy")
+    assert known.observation == "continuous"
+    assert known.protocol.startswith("the user's array sha256 0123456789abcdef, splits of its own or by permutation")
+    assert "num_test=7; (level + uniform)/256" in known.protocol
+    assert "secret" not in known.protocol
+    assert (Array().readers, Array(readers=0).readers) == (2, 0)
+
+
+def test_every_field_is_in_the_configuration_with_its_default() -> None:
+    node = yaml.safe_load((Path(__file__).resolve().parents[1] / "conf" / "data" / "array.yaml").read_text())
+    assert node.pop("target") == "elbo_bench.data.array:Array"
+    node["logit_alpha"] = float(node["logit_alpha"])  # 1e-6 is a string to YAML 1.1
+    assert node == {field.name: field.default for field in dataclasses.fields(Array)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"in_memory": False, "values": "fixed"}, "in_memory=false: values=fixed draws training data once"),
+        ({"in_memory": False, "values": "threshold"}, "in_memory=false: values=threshold"),
+        ({"values": "levels", "test_binarization": "resample"}, "test_binarization=resample: values=levels"),
+        ({"values": "binary", "test_binarization": "resample"}, "test_binarization=resample: values=binary"),
+        ({"num_levels": 257}, "num_levels=257"),
+        ({"num_levels": 1}, "num_levels=1"),
+        ({"readers": -1}, "readers=-1"),
+        ({"num_test": 0}, "num_test=0"),
+        ({"sha256": "abc"}, "sha256='abc'"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Array(**fields)

@@ -11,7 +11,8 @@ from elbo_bench.catalogue import conf_root
 from elbo_bench.cli import main
 from elbo_bench.config import resolve, run_id
 from elbo_bench.errors import UsageError
-from elbo_bench.launch.expand import expand
+from elbo_bench.launch.expand import expand, more_is_better
+from elbo_bench.tracking.mirror import metric_key
 
 GRID = """
 program: elbo_bench
@@ -88,6 +89,45 @@ def test_the_metric_is_that_of_a_record() -> None:
     assert (sweep.metric, sweep.maximize) == ("elbo_gap", False)
     assert len(sweep.notes) == 1
     assert "early_terminate" in sweep.notes[0]
+
+
+MORE = ["log_px", "log_px_lower", "L_1", "L_5000", "elbo_mc", "elbo_analytic", "bound", "ess", "mutual_information"]
+LESS = ["elbo_gap", "bound_gap", "L_64_gap", "amortisation_gap", "bits_per_dim", "kl_from_truth", "distortion", "width"]
+UNKNOWN = [
+    "rate",
+    "active_units",
+    "log_px_upper",
+    "log_px_true",
+    "eubo",
+    "steps",
+    "acceptance",
+    "log_pxx",
+    "val/log_px",
+]
+
+
+@pytest.mark.parametrize(("names", "expected"), [(MORE, True), (LESS, False), (UNKNOWN, None)])
+def test_which_value_of_a_metric_is_better_is_known_under_each_of_its_names(
+    names: list[str], expected: bool | None
+) -> None:
+    for name in names:
+        both = [name, f"test/{name}", f"test/{metric_key(name)}", metric_key(name)]
+        assert {more_is_better(each) for each in both} == {expected}
+        for each in both:
+            sweep = expand(write(f"metric: {{name: {each}}}\nparameters: {{seed: {{value: 0}}}}"))
+            assert (sweep.metric, sweep.maximize) == (name, expected)
+            assert [note for note in sweep.notes if "add `goal: maximize`" in note] == sweep.notes
+            assert len(sweep.notes) == (expected is None)
+
+
+@pytest.mark.parametrize(("goal", "maximize"), [("maximize", True), ("minimize", False)])
+@pytest.mark.parametrize(("name", "known"), [("log_px", True), ("test/gap/elbo", False), ("rate", None)])
+def test_a_goal_is_taken_and_a_note_says_if_it_is_unusual(
+    name: str, known: bool | None, goal: str, maximize: bool
+) -> None:
+    sweep = expand(write(f"metric: {{name: {name}, goal: {goal}}}\nparameters: {{seed: {{value: 0}}}}"))
+    assert sweep.maximize is maximize
+    assert [f"but the goal is {goal}" in note for note in sweep.notes] == [True] * (known is (not maximize))
 
 
 RANDOM = """

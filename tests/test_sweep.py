@@ -9,12 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
+from records import record, write
 from sweep_runs import records, start
 
-from elbo_bench.apps.sweep import make_trials
+from elbo_bench.apps.sweep import carry_out, make_trials
+from elbo_bench.apps.sweep_board import shown
 from elbo_bench.catalogue import Catalogue
 from elbo_bench.cli import main
 from elbo_bench.launch.expand import Sweep
+from elbo_bench.launch.task import Task
+from elbo_bench.launch.trial import Trial
 
 SWEEP = """
 method: grid
@@ -181,6 +185,81 @@ def test_words_of_the_command_line_go_before_those_of_the_file() -> None:
     sweep = Sweep([["seed=0", "objective=iwae"], ["seed=1", "objective=iwae"]], [], "log_px", True, [])
     (trial,) = make_trials(sweep, ["seed=7", "optimizer.lr=0.5"], Catalogue.of())
     assert (trial.cfg["seed"], trial.cfg["optimizer"]["lr"], trial.cfg["objective"]["name"]) == (7, 0.5, "iwae")
+
+
+def board(metric: str, *, maximize: bool | None, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What the board of three recorded trials says of a metric at its end."""
+    for name, log_px in (("low", -90.0), ("high", -70.0), ("mid", -80.0)):
+        if not Path(name).exists():
+            write(Path(), record(name, log_px), name)
+    trials = [Trial([], {}, Path(name), Path("log"), state="recorded") for name in ("low", "high", "mid")]
+    with shown(trials, metric, maximize=maximize):
+        pass
+    return [line for line in capsys.readouterr().err.splitlines() if "best" in line or "metric" in line]
+
+
+def test_the_board_shows_the_best_value_by_the_direction_of_the_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    assert board("log_px", maximize=True, capsys=capsys) == ["best log_px so far on digits: -70.00, high"]
+    assert board("log_px", maximize=False, capsys=capsys) == ["best log_px so far on digits: -90.00, low"]
+    assert board("elbo_gap", maximize=False, capsys=capsys) == ["best elbo_gap so far on digits: 2.01, low"]
+    assert board("rate", maximize=None, capsys=capsys) == []
+
+
+@pytest.mark.parametrize("maximize", [True, False, None])
+@pytest.mark.parametrize(
+    ("name", "named"), [("log_pxx", "'log_px'"), ("val/log_px", "'log_px'"), ("elbo", "'elbo_mc'"), ("x", "valid: ")]
+)
+def test_the_board_says_that_no_record_has_a_metric(
+    name: str, named: str, maximize: bool | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = board(name, maximize=maximize, capsys=capsys)
+    assert line.startswith(f"elbo-bench: metric: no record has '{name}'; ")
+    assert named in line
+
+
+def test_the_board_says_nothing_of_a_metric_without_a_record(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown([Trial([], {}, Path("no_run"), Path("log"), state="failed")], "log_pxx", maximize=True):
+        pass
+    assert "metric" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "workers"),
+    [
+        (["evaluation.workers=3"], "evaluation.workers=3"),
+        (["evaluation={name: importance, workers: 3}"], "evaluation={name: importance, workers: 3}"),
+        (["evaluation=importance"], "evaluation.workers=2"),
+    ],
+)
+def test_a_trial_is_given_the_workers_of_the_engine_unless_its_words_name_them(words: list[str], workers: str) -> None:
+    sweep = Sweep([words], [], "log_px", True, [])
+    engine = Ended(2)
+    carry_out(make_trials(sweep, [], Catalogue.of()), engine, [], sweep, retries=0)
+    ((*_, last),) = engine.words
+    assert last == workers
+
+
+class Ended:
+    """An engine whose trials end at once, and are not recorded."""
+
+    pause = 0.0
+
+    def __init__(self, cores: int) -> None:
+        self.cores, self.words, self._names = cores, list[list[str]](), list[str]()
+
+    def has_room(self, task: Task) -> bool:
+        return True
+
+    def start(self, name: str, task: Task) -> None:
+        self.words.append(task.words)
+        self._names.append(name)
+
+    def ended(self, seconds: float) -> list[tuple[str, int | None]]:
+        names, self._names = self._names, []
+        return [(name, 2) for name in names]
+
+    def stop(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from elbo_bench import config
-from elbo_bench.apps.fitting import left_out, rehearse
+from elbo_bench.apps.fitting import check_support, left_out, rehearse
 from elbo_bench.catalogue import Catalogue, Config
 from elbo_bench.data.access import AsIs
 from elbo_bench.data.dataset import Dataset, DataSource, tensor_sha256
@@ -95,6 +95,7 @@ class Components:
             model = make("model", nn.Module, cfg, catalogue, info=dataset.info)
         with _enough_memory(f"objective={cfg['objective']['name']}"):
             decoded = rehearse(cfg, dataset, cast("LatentVariableModel", model), objective)
+            check_support(cfg, dataset, cast("LatentVariableModel", model))
         return cls(cfg, source, dataset, model, objective, evaluator, bounds, decoded)
 
     def split(self) -> tuple[Tensor, Tensor]:

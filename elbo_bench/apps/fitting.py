@@ -3,10 +3,14 @@
 import torch
 
 from elbo_bench.catalogue import Catalogue, Config
+from elbo_bench.data.access import AsIs
 from elbo_bench.data.dataset import Dataset
+from elbo_bench.data.rows import chunks
 from elbo_bench.draws import LatentVariableModel, NoClosedFormError, NotReparameterisableError, draw_for
 from elbo_bench.errors import UsageError
 from elbo_bench.evaluation import Evaluator
+from elbo_bench.evaluation.blocks import evaluating
+from elbo_bench.evaluation.observations import refuse_off_support
 from elbo_bench.noise import Noise
 from elbo_bench.objectives.base import Objective
 
@@ -30,6 +34,29 @@ def rehearse(cfg: Config, dataset: Dataset, model: LatentVariableModel, objectiv
     if value.shape != (len(x),):
         raise UsageError(f"{name}: its value for {len(x)} examples has the shape {tuple(value.shape)}")
     return len(draws.z)
+
+
+def check_support(cfg: Config, dataset: Dataset, model: LatentVariableModel) -> None:
+    """Check that all data lie on the support of the model's likelihood, before anything is written.
+
+    Raises:
+        UsageError: An example does not. The line names it.
+    """
+    parameter = next(iter(getattr(model, "parameters", list)()), None)
+    for split, access in dataset.accesses.items():
+        first = 0
+        for rows in chunks(getattr(dataset, split)):
+            x = access(rows, Noise(0, "support"))
+            try:
+                with evaluating(model):
+                    refuse_off_support(model, x if parameter is None else x.to(parameter), torch.arange(len(x)) + first)
+            except ValueError as error:
+                raise UsageError(
+                    f"data={cfg['data']['name']} on model={cfg['model']['name']}: {split} {error}"
+                ) from None
+            first += len(x)
+            if not isinstance(access, AsIs):
+                break  # whatever the rows are, it makes observations of one kind
 
 
 def left_out(objective: Objective, evaluator: Evaluator) -> str:

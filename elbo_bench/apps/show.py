@@ -88,6 +88,8 @@ def show_result(result: dict[str, Any], folder: Path, *, as_json: bool, note: st
         table.add_row(Text(name), value, *errors, Text(metric["unit"]), Text(rows.get(name, "")))
     out.print(table)
     out.print(Text(_truth(result)))
+    for line in result["diagnostics"].get("notes", []):
+        out.print(Text(f"Note: {line}"))
     if isinstance(reason := result["diagnostics"].get("bound_left_out"), str):
         out.print(Text(f"Not evaluated: the objective trained with, {words['objective']}: {reason}."))
     if isinstance(exact := result["diagnostics"].get("exact"), dict):

@@ -72,10 +72,11 @@ def carry_out(trials: Sequence[Trial], engine: Engine, conf: Sequence[str], swee
     if "ELBO_BENCH_DATA" in os.environ:
         environment["ELBO_BENCH_DATA"] = str(data_root().resolve())
     folders = [str(Path(folder).resolve()) for folder in conf]
+    catalogue = Catalogue.of(conf)
 
     def task_of(trial: Trial) -> Task:
         words = list(trial.words)
-        if not any(word.startswith("evaluation.workers=") for word in words):
+        if "workers" not in parse_overrides(words, catalogue).get("evaluation", {}):
             words.append(f"evaluation.workers={engine.cores}")  # placement: it changes no number
         return Task(run_trial, words, folders, trial.log.resolve(), environment, trial.processes)
 

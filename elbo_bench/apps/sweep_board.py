@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from elbo_bench.apps.terminal import duration
-from elbo_bench.errors import UsageError
+from elbo_bench.errors import UsageError, nearest
 from elbo_bench.launch.trial import Trial
 from elbo_bench.report.row import contract
 from elbo_bench.results.record import read_result
@@ -23,31 +23,34 @@ _ROWS = 30
 
 
 @contextlib.contextmanager
-def shown(trials: Sequence[Trial], metric: str, *, maximize: bool) -> Iterator[Callable[[], None]]:
-    """Show trials on stderr; what it yields is called when one may have changed.
+def shown(trials: Sequence[Trial], metric: str, *, maximize: bool | None) -> Iterator[Callable[[], None]]:
+    """Show the trials of a sweep on stderr, and at the end the best value of a metric.
 
     Args:
-        trials: All of a sweep.
-        metric: Whose best value so far is shown, for each data contract.
-        maximize: Whether more of it is better.
+        trials: All trials of the sweep.
+        metric: The metric whose best value is shown, for each data contract.
+        maximize: Whether its largest value is the best; None if that is not known, and no best value is shown.
+
+    Yields:
+        A function to call when a trial may have changed.
     """
     best = _Best(metric, maximize)
     if sys.stderr.isatty():
         with Live(_table(trials, best), console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
             yield lambda: live.update(_table(trials, best))
-        return
-    said: dict[str, tuple[str, int]] = {}
+    else:
+        said: dict[str, tuple[str, int]] = {}
 
-    def changed() -> None:
-        for trial in trials:
-            now = (trial.state, trial.failures)
-            if said.get(trial.name, ("waiting", 0)) != now and trial.state != "queued":
-                said[trial.name] = now
-                print(_line(trial, trials), file=sys.stderr, flush=True)  # noqa: T201
+        def changed() -> None:
+            for trial in trials:
+                now = (trial.state, trial.failures)
+                if said.get(trial.name, ("waiting", 0)) != now and trial.state != "queued":
+                    said[trial.name] = now
+                    print(_line(trial, trials), file=sys.stderr, flush=True)  # noqa: T201
 
-    changed()
-    yield changed
-    for line in best.lines(trials):
+        changed()
+        yield changed
+    for line in [*best.lines(trials), *best.missing()]:
         print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -86,31 +89,39 @@ def seconds_left(trials: Sequence[Trial]) -> str:
 
 
 class _Best:
-    """The best value of a metric among the records that stand, for each data contract; each record is read once."""
+    """The best value of a metric for each data contract. Each record is read once."""
 
-    def __init__(self, metric: str, maximize: bool) -> None:
-        self._metric, self._sign = metric, 1 if maximize else -1
-        self._read: dict[str, tuple[tuple[str, ...], str, float] | None] = {}
+    def __init__(self, metric: str, maximize: bool | None) -> None:
+        self._metric, self._maximize = metric, maximize
+        self._read: set[str] = set()
+        self._values: list[tuple[float, str, str, tuple[str, ...]]] = []  # value, trial, data set, data contract
+        self._names: set[str] = set()
 
     def lines(self, trials: Sequence[Trial]) -> list[str]:
-        """Return a line for each data set, of which there are three at most."""
+        """Return a line for each of at most three data contracts."""
         for trial in trials:
             if trial.state in ("done", "recorded") and trial.name not in self._read:
-                self._read[trial.name] = self._value(trial)
-        best: dict[tuple[str, ...], tuple[float, str, str]] = {}
-        for name, found in self._read.items():
-            if found is not None:
-                key, data, value = found
-                if key not in best or self._sign * value > self._sign * best[key][0]:
-                    best[key] = (value, name, data)
+                self._read.add(trial.name)
+                self._add(trial)
+        if self._maximize is None:
+            return []
+        ranked = sorted(self._values, key=lambda each: each[0], reverse=self._maximize)
+        best = {found[3]: found for found in reversed(ranked)}.values()  # the first of each contract stays
         return [
             f"best {self._metric} so far on {data}: {value:.2f}, {name}"
-            for value, name, data in sorted(best.values(), key=lambda each: each[2])[:3]
+            for value, name, data, _ in sorted(best, key=lambda each: each[2])[:3]
         ]
 
-    def _value(self, trial: Trial) -> tuple[tuple[str, ...], str, float] | None:
-        try:
+    def missing(self) -> list[str]:
+        """Return a line if there are records, but none of them has the metric."""
+        if self._values or not self._names:
+            return []
+        return [f"elbo-bench: metric: no record has {self._metric!r}; {nearest(self._metric, self._names)}"]
+
+    def _add(self, trial: Trial) -> None:
+        with contextlib.suppress(UsageError, KeyError):  # a record of another version: the leaderboard says so
             result: dict[str, Any] = read_result(trial.folder)
-            return contract(result), result["data"]["name"], float(result["metrics"][self._metric]["value"])
-        except (UsageError, KeyError):  # of another version, or without that metric: the leaderboard says so
-            return None
+            key, data = contract(result), result["data"]["name"]
+            self._names |= result["metrics"].keys()
+            if self._metric in result["metrics"]:
+                self._values.append((float(result["metrics"][self._metric]["value"]), trial.name, data, key))

@@ -1,9 +1,8 @@
 """The user's own data: an array in a file, or a folder of images, by its path."""
 
 import dataclasses
-import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
@@ -24,14 +23,15 @@ from elbo_bench.errors import RunFailedError, UsageError, nearest
 class Array(DataSource):
     """Examples in a `.npy`, `.npz` or `.pt` file, or in a folder of images.
 
-    What holds arrays (or folders) named train, validation and test is split as it says; without validation, that is
-    a part of train. Anything else is one array `[N, ...]`, which is split by a fixed permutation. Within a split,
-    examples keep their order. Whole numbers become bytes, and other numbers float32, in memory or not.
+    Arrays or folders named train, validation and test (or as in `array_splits.NAMES`) are the splits; without
+    validation, it is a part of train. Other names that look like splits are refused. Anything else is one array
+    `[N, ...]`, which is split by a fixed permutation. Within a split, examples keep their order. Whole numbers become
+    bytes, and other numbers float32, in memory or not.
 
     Attributes:
         path: The file or the folder: from the current folder or, if it is not there, from the folder of data sets.
         sha256: Of the file's bytes or, for a folder, of its images' names and hashes; other content is refused.
-        key: Which array of a file that holds several.
+        key: Name of the array, if a file holds several, or of the folder of one split. It is split as one array.
         values: What the values are: one of the protocols for grey values, or `binary`, zeros and ones as they are, or
             `continuous`, floating-point numbers as they are.
         num_levels: Levels of whole numbers, 0 .. num_levels - 1; the last is the grey value that is surely ink.
@@ -166,30 +166,40 @@ class Array(DataSource):
             files=files,
         )
 
-    def _arrays(self, place: Path, images: tuple[str, ...]) -> dict[str, Stored]:
+    def _arrays(self, place: Path, images: tuple[str, ...]) -> Mapping[str, Stored]:
         """Return the array of each split that is there or, under `""`, the one array."""
-        found: Mapping[str, Callable[[], Stored]]
-        found = _folders(place, images) if images else array_files.arrays_in(place)
+        if images:
+            folders = array_splits.split_folders(place, images)
+            names = self._chosen(place, folders, one="" in folders)
+            return image_folder.image_arrays(place, {split: folders[name] for split, name in names.items()})
+        opened = array_files.arrays_in(place)
+        names = self._chosen(place, opened, one=len(opened) == 1)
+        arrays = {split: opened[name]() for split, name in names.items()}
+        _check_alike(place, arrays)
+        return arrays
+
+    def _chosen(self, place: Path, found: Collection[str], *, one: bool) -> dict[str, str]:
+        """Return the name of each split's array or, under `""`, the name of the one array that is to be split."""
         if self.key is not None:
             if "" in found:
                 raise UsageError(f"data.key={self.key}: {place} is one array, without a name")
             if self.key not in found:
                 raise UsageError(f"data.key={self.key}: {place} has no such array; {nearest(self.key, found)}")
-            return {"": found[self.key]()}
-        named = {split: [name for name in names if name in found] for split, names in array_splits.NAMES.items()}
-        if named["train"] and named["test"]:
-            if len(named["validation"]) > 1:
-                raise UsageError(
-                    f"{place} has both {' and '.join(named['validation'])}: which is the validation split?"
-                )
-            arrays = {split: found[names[0]]() for split, names in named.items() if names}
-            _check_alike(place, arrays)
-            return arrays
-        if len(found) != 1:
-            holds = f"holds {len(found)} arrays: {', '.join(sorted(found))}" if found else "holds no array"
-            raise UsageError(f"data.key is not set: {place} {holds}; one is wanted, or train, validation and test")
-        (opened,) = found.values()
-        return {"": opened()}
+            return {"": self.key}
+        if one:
+            return {"": next(iter(found))}
+        named = array_splits.named_splits(place, found)
+        if "train" in named and "test" in named:
+            return named
+        if place.is_dir():
+            raise UsageError(
+                f"folder {place} is split into {' and '.join(named.values())}, but train and test are needed "
+                "(validation may be missing): add what is missing, or set data.key to one of these names to split it"
+            )
+        holds = f"holds {len(found)} arrays: {', '.join(sorted(found))}" if found else "holds no array"
+        alike = sorted(name for name in found if array_splits.looks_like_split(name))
+        advice = f"; if {', '.join(alike)} are splits, name them train, validation and test" if alike else ""
+        raise UsageError(f"data.key is not set: {place} {holds}; one is wanted, or train, validation and test{advice}")
 
     def _coding(self, place: Path, arrays: Mapping[str, Stored]) -> Coding:
         real = next(iter(arrays.values())).dtype.kind == "f"
@@ -240,19 +250,8 @@ def _images(place: Path) -> tuple[str, ...]:
     return image_folder.image_names(place) if place.is_dir() else ()
 
 
-def _folders(place: Path, images: tuple[str, ...]) -> Mapping[str, Callable[[], Stored]]:
-    """Return what opens the images of each folder that is named as a split is or, if these are none, all of them."""
-    names = [name for split in array_splits.NAMES.values() for name in split]
-    folders = {name: [image for image in images if image.startswith(f"{name}/")] for name in names}
-    folders = {name: some for name, some in folders.items() if some}
-    if not {"train", "test"} <= set(folders):
-        folders = {"": list(images)}
-    arrays = image_folder.image_arrays(place, folders)
-    return {name: functools.partial(arrays.__getitem__, name) for name in arrays}
-
-
 def _check_alike(place: Path, arrays: Mapping[str, Stored]) -> None:
-    first = arrays["train"]
+    first = next(iter(arrays.values()))
     for split, array in arrays.items():
         if array.shape[1:] != first.shape[1:]:
             raise UsageError(

@@ -1,7 +1,10 @@
-"""Which examples of which array each split has: as the user's file says, or by a fixed permutation."""
+"""Which examples of which array each split has: as names in the user's data say, or by a fixed permutation."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Int64
@@ -10,8 +13,91 @@ from torch import Tensor
 from elbo_bench.errors import UsageError
 from elbo_bench.noise import Noise
 
-NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-"""What a file may call the array of each split."""
+NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+"""The names that an array or a folder of each split may have, in any case."""
+
+_ANY_NAME = "|".join(name for names in NAMES.values() for name in names)
+_LIKE_A_NAME = re.compile(f"(?:{_ANY_NAME})+(?:sets?|data|images|imgs)?")
+_BETWEEN_WORDS = re.compile(r"[\W\d_]+")
+_NEW_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def split_named(name: str) -> str | None:
+    """Return the split that a name means, or None."""
+    return next((split for split, names in NAMES.items() if name.casefold() in names), None)
+
+
+def looks_like_split(name: str) -> bool:
+    """Return whether a word of a name is the name of a split, as in `train_images`, `val2017`, `testSet`, `trainval`.
+
+    Words end at digits, at other signs that are no letters, and at capitals as in `testSet`. They are compared whole:
+    `contest` and `latest` are no splits.
+    """
+    words = _BETWEEN_WORDS.split(f"{name} {_NEW_CAPITAL.sub(' ', name)}")
+    return any(_LIKE_A_NAME.fullmatch(word.casefold()) for word in words)
+
+
+def named_splits(place: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the name that each split has among the names of arrays or folders.
+
+    Raises:
+        UsageError: Two names mean the same split.
+    """
+    named: dict[str, str] = {}
+    for name in names:
+        if (split := split_named(name)) is None:
+            continue
+        if split in named:
+            raise UsageError(
+                f"{place}: {named[split]} and {name} both mean the {split} split: rename one of them, or set data.key"
+            )
+        named[split] = name
+    return {split: named[split] for split in NAMES if split in named}
+
+
+def split_folders(place: Path, images: Sequence[str]) -> dict[str, list[str]]:
+    """Return the images of each folder that is named as a split or, if no folder looks like one, all under `""`.
+
+    Only the highest level is looked at on which a folder looks like a split. Folders of one name, as in `cat/train` and
+    `dog/train`, are one.
+
+    Args:
+        place: The folder of the data, for messages.
+        images: Paths of images, relative to that folder.
+
+    Raises:
+        UsageError: A folder only looks like a split, or an image is in no split.
+    """
+    parents = list(dict.fromkeys(image.rpartition("/")[0] for image in images))
+    levels = list(itertools.zip_longest(*(parent.split("/") for parent in parents), fillvalue=""))
+    level = next((i for i, names in enumerate(levels) if any(map(looks_like_split, set(names)))), None)
+    if level is None:
+        return {"": list(images)}
+    names = levels[level]
+    advice = "name the folders train, validation and test, or give one of them as data.path"
+    for parent, name in zip(parents, names, strict=True):
+        if looks_like_split(name) and split_named(name) is None:
+            folder = place.joinpath(*parent.split("/")[: level + 1])
+            raise UsageError(
+                f"folder {folder} looks like a split, but is not named train, validation or test: {advice}; "
+                f"rename {name} if it is not a split"
+            )
+    name_of = dict(zip(parents, names, strict=True))
+    folders: dict[str, list[str]] = {}
+    for image in images:
+        name = name_of[image.rpartition("/")[0]]
+        if split_named(name) is None:
+            split = next(filter(split_named, names))
+            raise UsageError(
+                f"image {place / image} is in no split, but other images are in a folder named {split}: {advice}; "
+                f"rename {split} if it is not a split"
+            )
+        folders.setdefault(name, []).append(image)
+    return folders
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,9 +69,14 @@ class Dataset:
         """Whether an observation has a probability mass or a density."""
         return "continuous" if self.num_levels is None else "discrete"
 
+    @property
+    def accesses(self) -> dict[str, Access]:
+        """How the rows of each split become observations."""
+        return {"train": self.access, "validation": AsIs(), "test": self.test_access}
+
     def _problem(self, split: str, found: Summary) -> str | None:
         """Return what is wrong with the values of a split."""
-        access = {"train": self.access, "test": self.test_access}.get(split, AsIs())
+        access = self.accesses[split]
         if not found.finite:
             return "holds a value that is not finite"
         if isinstance(access, Bernoulli):
@@ -137,7 +142,7 @@ class Dataset:
             ids = torch.arange(len(rows))
         else:
             ids = Noise(0, f"{self.name}/subset").permutation(len(rows))[:size].sort().values
-        access = {"train": self.access, "test": self.test_access}.get(split, AsIs())
+        access = self.accesses[split]
         if isinstance(access, AsIs):
             return access(rows if len(ids) == len(rows) and isinstance(rows, Tensor) else rows[ids], Noise(0, "")), ids
         purpose = f"{self.name}/access-{split}"

@@ -16,6 +16,7 @@ from elbo_bench.errors import RunFailedError, UsageError
 from elbo_bench.progress import ProgressLine
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+_SYSTEM_NAMES = ("__macosx", "@eadir", "$recycle.bin", "lost+found")  # in lower case: Windows writes $Recycle.Bin
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 _PROGRESS_FROM = 20_000
 """Images, from which on going through them shows a progress line."""
@@ -73,17 +74,20 @@ class ImageArray:
 def image_names(folder: Path) -> tuple[str, ...]:
     """Return the paths of all images below a folder, relative to it, in the order of their characters.
 
+    Files and folders of the system and hidden ones, whose names start with a dot, are skipped: they may hold copies.
+
     Raises:
         UsageError: There is none, a folder cannot be listed, or a link leads outside.
     """
     real, names = folder.resolve(), []
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
+        folders[:] = [name for name in folders if not _skipped(name)]
         for name in folders:
             if (Path(parent) / name).is_symlink():
                 raise UsageError(f"{Path(parent) / name} is a link to a folder: images are looked for in folders only")
         for name in files:
             place = Path(parent) / name
-            if place.suffix.lower() not in SUFFIXES:
+            if place.suffix.lower() not in SUFFIXES or _skipped(name):
                 continue
             if place.is_symlink() and not place.resolve().is_relative_to(real):
                 raise UsageError(f"image {place} is a link that leads out of {folder}")
@@ -93,6 +97,10 @@ def image_names(folder: Path) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"folder {folder} has no image: {' '.join(SUFFIXES)}")
     return tuple(sorted(names))
+
+
+def _skipped(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
 
 
 def folder_sha256(folder: Path, names: Sequence[str]) -> str:

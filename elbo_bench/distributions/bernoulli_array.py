@@ -1,7 +1,9 @@
 """An array of independent binary values."""
 
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint, boolean, independent
@@ -40,19 +42,27 @@ class BernoulliArray(Distribution):
         return torch.sigmoid(self.logits)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(value) in nats; `value` must hold only zeros and ones."""
+        """Return log p(value) in nats; -inf for an array that holds anything but zeros and ones."""
         check_event(value, self.event_shape)
         event_dims = len(self.event_shape)
-        sign = 2 * value.flatten(-event_dims).to(self.logits.dtype) - 1
-        return log_sigmoid_sum(self.logits.flatten(-event_dims), sign)
+        value = value.flatten(-event_dims).to(self.logits.dtype)
+        log_p = log_sigmoid_sum(self.logits.flatten(-event_dims), 2 * value - 1)
+        return log_p.masked_fill(_never(value), -math.inf)
 
     def cross_log_prob(self, value: Float[Tensor, "N *event"]) -> Float[Tensor, "S N"]:
         """Return log p(value) in nats of each of N values under each of S arrays of logits: one matrix product."""
         check_event(value, self.event_shape)
         logits = self.logits.flatten(-len(self.event_shape))
-        return logits @ value.flatten(1).mT + negative_softplus_sum(logits)[:, None]
+        value = value.flatten(1)
+        log_p = logits @ value.mT + negative_softplus_sum(logits)[:, None]
+        return log_p.masked_fill(_never(value), -math.inf)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Return arrays of zeros and ones, by torch's global generator."""
         with torch.no_grad():
             return torch.bernoulli(self.mean.expand(torch.Size(sample_shape) + self.logits.shape))
+
+
+def _never(value: Float[Tensor, "*lead D"]) -> Bool[Tensor, "*lead"]:
+    """Return which arrays hold a number that is neither 0 nor 1. NaN is no number: its log-probability is NaN."""
+    return (value * (1 - value)).abs().gt(0).any(-1)

@@ -45,7 +45,7 @@ class HalvedMean:
         split = min(max(self._sizes[0] - self._seen, 0), len(z))
         for half, piece in enumerate((z[:split], z[split:])):
             if len(piece):
-                total, before = piece.flatten(2).double().sum(0), self._sums[half]
+                total, before = piece.reshape(*piece.shape[:2], -1).double().sum(0), self._sums[half]
                 self._sums[half] = total if before is None else before + total
         self._seen += len(z)
 
@@ -60,13 +60,14 @@ class HalvedMean:
 def closed_form_mean(posterior: Distribution) -> Float[Tensor, "B 1 L"] | None:
     """Return E_q z, or None where it has no closed form; a mean that does not exist, as Cauchy's, is NaN."""
     try:
-        return posterior.mean.flatten(1).double().unsqueeze(1)
-    except (NotImplementedError, AttributeError):
+        mean = posterior.mean
+        return mean.reshape(len(mean), -1).double().unsqueeze(1)
+    except Exception:  # a distribution of the user's may raise anything
         return None
 
 
 def posterior_means(
-    posterior: Distribution, noise: NormalSource, like: Float[Tensor, "B *data"]
+    posterior: Distribution, noise: NormalSource, like: Shaped[Tensor, "B *data"]
 ) -> Float[Tensor, "B M L"] | None:
     """Return E_q z, or two independent estimates of it where it has no closed form.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
@@ -56,7 +56,7 @@ class AIS(Evaluator):
         """C."""
         return self.num_chains
 
-    def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
+    def evaluate(self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], request: Request) -> Evaluation:
         """Score the examples."""
         annealing = Annealing(
             num_chains=self.num_chains,

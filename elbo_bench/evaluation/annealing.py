@@ -11,7 +11,7 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -61,14 +61,14 @@ class Path:
     """
 
     model: LatentVariableModel
-    x: Float[Tensor, "B *data"]
+    x: Shaped[Tensor, "B *data"]
     posterior: Distribution
     start: Start
     start_scale: Float[Tensor, "B *event"]
     end_scale: Float[Tensor, "B *event"]
 
     @classmethod
-    def of(cls, model: LatentVariableModel, x: Float[Tensor, "B *data"], start: Start, noise: NormalSource) -> "Path":
+    def of(cls, model: LatentVariableModel, x: Shaped[Tensor, "B *data"], start: Start, noise: NormalSource) -> "Path":
         """Return the path of a model; `noise` serves where a distribution does not state its scale.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
@@ -57,7 +57,7 @@ class BDMC(Evaluator):
         """C."""
         return self.num_chains
 
-    def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
+    def evaluate(self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], request: Request) -> Evaluation:
         """Simulate as many examples as there are in `x`, at most 100 if `num_examples` is not given, and score them."""
         if self.num_examples is None:
             x = x[:DEFAULT_EXAMPLES]
@@ -111,8 +111,8 @@ class BDMC(Evaluator):
 
 
 def simulate(
-    model: LatentVariableModel, like: Float[Tensor, "B *data"], noise: Noise
-) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *data"]]:
+    model: LatentVariableModel, like: Shaped[Tensor, "B *data"], noise: Noise
+) -> tuple[Float[Tensor, "B *event"], Shaped[Tensor, "B *data"]]:
     """Return pairs (z, x) of the model's joint distribution, as many and of the shape and dtype of `like`."""
     stream = noise.stream()
     z = sample(model.prior(), len(like), stream, like=like, reparameterised=False)

@@ -15,12 +15,13 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.distributed
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from elbo_bench.errors import ElboBenchError, RunFailedError
 from elbo_bench.evaluation.evaluator import Request, UnsuitableModelError
 from elbo_bench.evaluation.finished_blocks import FinishedBlocks, Rows
+from elbo_bench.evaluation.observations import refuse_off_support, takes_integers
 
 FLAGS = ("nan", "infinite", "zero")
 """Columns that say what log-weights an example met: NaN, +inf, -inf. They are checked, and no estimate."""
@@ -28,8 +29,8 @@ FLAGS = ("nan", "infinite", "zero")
 
 def score_examples(
     model: object,
-    x: Float[Tensor, "N *data"],
-    score: Callable[[Float[Tensor, "B *data"], int], Rows],
+    x: Shaped[Tensor, "N *data"],
+    score: Callable[[Shaped[Tensor, "B *data"], int], Rows],
     *,
     block_size: int,
     workers: int | Literal["auto"],
@@ -46,13 +47,15 @@ def score_examples(
         request: What else was asked.
 
     Raises:
-        ValueError: There are no examples.
+        ValueError: There are no examples, or one is off the support of the model's likelihood.
         RunFailedError: A number is not finite; the line names the example.
     """
     if not len(x):
         raise ValueError("there is no example to score")
     device, dtype = placement(model, x)
     numbers = np.arange(len(x)) if request.ids is None else request.ids.cpu().numpy()
+    with evaluating(model):
+        refuse_off_support(model, x.to(device, dtype), request.ids)
     finished = FinishedBlocks(request.folder)
 
     def compute(block: int) -> Rows:
@@ -93,9 +96,8 @@ def refuse_non_finite(rows: Rows, numbers: np.ndarray) -> None:
     for name, column in rows.items():
         if name in ("nan", "infinite"):
             broken[name] = column
-        elif name != "zero" and not name.endswith(
-            "pareto_k"
-        ):  # k-hat is NaN where the tail has no shape, and that is no error
+        # k-hat is NaN where the tail has no shape, and that is no error.
+        elif name != "zero" and not name.endswith("pareto_k") and column.dtype.kind != "U":
             finite = np.isfinite(column).reshape(len(column), -1).all(1)
             broken[name] = np.asarray(~finite if name.startswith("log_px") else ~(finite | zero))
     bad = np.asarray(np.stack(list(broken.values())).any(0))
@@ -206,9 +208,14 @@ def _pin_thread() -> None:
 
 
 def placement(model: object, x: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Return where a model computes, and in which precision; those of the data if it has no parameter."""
+    """Return the device and the type in which a model takes data: whole numbers as they are, if it can."""
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return (x.device, x.dtype) if parameter is None else (parameter.device, parameter.dtype)
+    device, dtype = (x.device, x.dtype) if parameter is None else (parameter.device, parameter.dtype)
+    if x.is_floating_point() or not len(x):
+        return device, dtype
+    with evaluating(model):
+        integers = takes_integers(model, x[:1].to(device))
+    return device, x.dtype if integers else torch.get_default_dtype() if parameter is None else dtype
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from elbo_bench.draws import LatentVariableModel
+from elbo_bench.errors import in_a_line
 from elbo_bench.evaluation.evaluator import UnsuitableModelError
 from elbo_bench.evaluation.proposals import NAMES, Name, Proposal, default_widening, of, widen
 from elbo_bench.evaluation.refine import Effort, Refined, affordable, num_starts, refine
@@ -39,10 +40,11 @@ class Choice:
         refined: The distributions that were fitted, if any were.
         widening: How much wider than q a widened proposal is.
         prior_share: What a defensive mixture draws from the prior.
+        fit_problem: Why nothing could be fitted; empty if something was, or nothing was to be.
     """
 
     model: LatentVariableModel
-    x: Float[Tensor, "B *data"]
+    x: Shaped[Tensor, "B *data"]
     names: Int[Tensor, " B"]
     num_samples: int
     cost: Float[Tensor, " B"]
@@ -52,6 +54,7 @@ class Choice:
     refined: Refined | None
     widening: float
     prior_share: float
+    fit_problem: str = ""
 
     def groups(self) -> Iterator[tuple[Name, Int[Tensor, " R"]]]:
         """Yield each proposal that some examples are scored by, with their rows."""
@@ -64,7 +67,7 @@ class Choice:
         """Return a proposal of some of the examples."""
         return _proposal(name, self.model, self.x[rows], self.widening, self.prior_share, self.refined, rows)
 
-    def log_joint(self, x: Float[Tensor, "R *data"], z: Shaped[Tensor, "K R *event"]) -> Float[Tensor, "K R"]:
+    def log_joint(self, x: Shaped[Tensor, "R *data"], z: Shaped[Tensor, "K R *event"]) -> Float[Tensor, "K R"]:
         """Return log p(x, z) in nats, in float64."""
         return log_joint(self.model, x, z)
 
@@ -90,7 +93,7 @@ def excess(
 
 def choose(
     model: LatentVariableModel,
-    x: Float[Tensor, "B *data"],
+    x: Shaped[Tensor, "B *data"],
     posterior: Distribution,
     *,
     wanted: Name | Literal["auto"],
@@ -121,6 +124,7 @@ def choose(
     pool = _pilot_pool(model, posterior, factor, size, device)
     cost = torch.full((size,), float(num_pilot), dtype=torch.float64, device=device)
     refined: Refined | None = None
+    fit_problem = ""
     if not num_pilot:
         return Choice(
             model=model,
@@ -141,8 +145,13 @@ def choose(
     if wanted in ("refined", "auto"):
         effort = _affordable(posterior, budget, num_pilot)
         if effort is not None:
-            refined = _fit(model, x, posterior, z, joint - log_pool, effort, stream)
-            cost = cost + refined.cost
+            try:
+                refined = _fit(model, x, posterior, z, joint - log_pool, effort, stream)
+                cost = cost + refined.cost
+            except Exception as error:  # derivatives of a user's model: without them the other proposals remain
+                if wanted == "refined":
+                    raise UnsuitableModelError(f"proposal=refined: {in_a_line(error)}") from None
+                fit_problem = in_a_line(error)
     names = torch.full((size,), 0 if wanted == "auto" else NAMES.index(wanted), device=device)
     if wanted == "auto":
         candidates: dict[Name, Proposal] = {}
@@ -179,6 +188,7 @@ def choose(
         refined=refined,
         widening=factor,
         prior_share=prior_share,
+        fit_problem=fit_problem,
     )
 
 
@@ -208,7 +218,7 @@ def check_proposal(posterior: Distribution, wanted: Name | Literal["auto"], num_
 
 
 def log_joint(
-    model: LatentVariableModel, x: Float[Tensor, "B *data"], z: Shaped[Tensor, "K B *event"]
+    model: LatentVariableModel, x: Shaped[Tensor, "B *data"], z: Shaped[Tensor, "K B *event"]
 ) -> Float[Tensor, "K B"]:
     """Return log p(x, z) in nats, in float64."""
     return model.likelihood(z).log_prob(x).double() + model.prior().log_prob(z).double()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -44,7 +44,7 @@ class EncoderPass:
     def __init__(
         self,
         model: LatentVariableModel | Drawable,
-        x: Float[Tensor, "B *data"],
+        x: Shaped[Tensor, "B *data"],
         num_samples: int,
         bounds: Mapping[str, Bound],
         most_samples: int,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -30,7 +30,7 @@ class EnumeratedBounds:
         self._values: dict[str, Tensor] = {}
 
     def compute(
-        self, model: LatentVariableModel, posterior: Distribution, x: Float[Tensor, "B *data"], chunk_size: int
+        self, model: LatentVariableModel, posterior: Distribution, x: Shaped[Tensor, "B *data"], chunk_size: int
     ) -> None:
         """Decode every latent with every example, in chunks, and take the value of each bound, in float64."""
         every = states(model.prior())
@@ -57,7 +57,7 @@ class EnumeratedBounds:
 
 
 @torch.no_grad()
-def check_enumerable(model: object, x: Float[Tensor, "B *data"], bounds: Mapping[str, Bound]) -> None:
+def check_enumerable(model: object, x: Shaped[Tensor, "B *data"], bounds: Mapping[str, Bound]) -> None:
     """Refuse bounds over every latent where there is no such sum.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from elbo_bench.draws import LatentVariableModel
@@ -64,7 +64,7 @@ def exact_method(model: object) -> Method | None:
 
 
 def exact_log_p_x(
-    model: object, x: Float[Tensor, "N *data"], *, workers: int | Literal["auto"], request: Request
+    model: object, x: Shaped[Tensor, "N *data"], *, workers: int | Literal["auto"], request: Request
 ) -> Exact | None:
     """Return exact log p(x) of every example, or None where there is no way, or it does not converge.
 
@@ -101,7 +101,7 @@ def exact_log_p_x(
     return Exact(method, rows["log_px"], rows["error"], int(rows["count"].sum() + rows["grid"][::_BLOCK].sum()))
 
 
-def _enumerate(model: LatentVariableModel, x: Float[Tensor, "B *data"]) -> dict[str, Tensor]:
+def _enumerate(model: LatentVariableModel, x: Shaped[Tensor, "B *data"]) -> dict[str, Tensor]:
     """Return log p(x) = log sum_z p(z) p(x|z)."""
     prior = model.prior()
     every = states(prior)

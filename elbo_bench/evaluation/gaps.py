@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.distributions import Distribution
@@ -82,7 +82,7 @@ class Gaps(Evaluator):
         """K."""
         return self.num_samples
 
-    def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
+    def evaluate(self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], request: Request) -> Evaluation:
         """Score the examples."""
         _check_posterior(model, x)
         exact = _log_p_x(model, x, self.workers, request)
@@ -147,7 +147,7 @@ class Gaps(Evaluator):
 
 def score_posteriors(
     model: LatentVariableModel,
-    x: Float[Tensor, "B *data"],
+    x: Shaped[Tensor, "B *data"],
     proposals: Mapping[str, Distribution],
     num_samples: int,
     chunk_size: int,
@@ -239,13 +239,13 @@ def decompose(rows: Mapping[str, np.ndarray], exact: Exact | None) -> dict[str, 
 
 
 def _log_p_x(
-    model: LatentVariableModel, x: Float[Tensor, "N *data"], workers: int | Literal["auto"], request: Request
+    model: LatentVariableModel, x: Shaped[Tensor, "N *data"], workers: int | Literal["auto"], request: Request
 ) -> Exact | None:
     """Return exact log p(x) of every example, or None where it must be estimated."""
     return exact_log_p_x(model, x, workers=workers, request=dataclasses.replace(request, progress=None))
 
 
-def _check_posterior(model: LatentVariableModel, x: Float[Tensor, "N *data"]) -> None:
+def _check_posterior(model: LatentVariableModel, x: Shaped[Tensor, "N *data"]) -> None:
     """Find out before anything is computed whether a normal can take the place of the encoder's q(z|x).
 
     Raises:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from elbo_bench.draws import (
@@ -102,7 +102,7 @@ class Batch:
     """
 
     model: LatentVariableModel
-    x: Float[Tensor, "N *data"]
+    x: Shaped[Tensor, "N *data"]
     numbers: Int[Tensor, " N"]
     block_size: int
     parameters: tuple[Tensor, ...]
@@ -110,7 +110,7 @@ class Batch:
 
     @classmethod
     def of(
-        cls, model: LatentVariableModel, x: Float[Tensor, "N *data"], ids: Int[Tensor, " N"] | None, block_size: int
+        cls, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], ids: Int[Tensor, " N"] | None, block_size: int
     ) -> "Batch":
         """Find the parts by what depends on which parameter, whatever the model calls them.
 
@@ -161,7 +161,7 @@ class Batch:
             )
         return total / len(self.x)
 
-    def _values(self, estimator: Estimator, x: Float[Tensor, "B *data"], noise: Noise) -> Float[Tensor, " B"]:
+    def _values(self, estimator: Estimator, x: Shaped[Tensor, "B *data"], noise: Noise) -> Float[Tensor, " B"]:
         bound = estimator.bound
         if isinstance(bound, Asks):
             return bound(draw_for(bound, self.model, x, noise))

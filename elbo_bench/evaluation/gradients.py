@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
@@ -93,7 +93,7 @@ class Gradients(Evaluator):
         if self.num_examples is not None:
             self._check_batch(bounds, self.num_examples)
 
-    def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
+    def evaluate(self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], request: Request) -> Evaluation:
         """Measure the gradients."""
         if not len(x):
             raise ValueError("there is no example to score")

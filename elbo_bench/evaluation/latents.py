@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor
 from torch.distributions import Distribution
@@ -59,7 +59,7 @@ class Latents(Evaluator):
         """K."""
         return self.num_samples
 
-    def evaluate(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> Evaluation:
+    def evaluate(self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], request: Request) -> Evaluation:
         """Score the examples."""
         scorer = _Scorer(model, self._encode(model, x, request.ids), self.num_samples, request.seed)
         examples = score_examples(
@@ -91,7 +91,7 @@ class Latents(Evaluator):
 
     @torch.inference_mode()
     def _encode(
-        self, model: LatentVariableModel, x: Float[Tensor, "N *data"], ids: Int[Tensor, " N"] | None
+        self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], ids: Int[Tensor, " N"] | None
     ) -> AggregatedPosterior:
         """Encode all examples, in the same blocks on every rank.
 
@@ -124,7 +124,7 @@ class _Scorer:
     seed: int
 
     @torch.inference_mode()
-    def score(self, x: Float[Tensor, "B *data"], block: int) -> Rows:
+    def score(self, x: Shaped[Tensor, "B *data"], block: int) -> Rows:
         """Return one row an example; errors are Monte Carlo standard errors, given the mixture."""
         posterior, noise = self.model.posterior(x), Noise(self.seed, "latents", block)
         draws = draw_from(self.model, posterior, x, self.num_samples, noise, reparameterised=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
@@ -76,7 +76,7 @@ class LocalOptimiser:
     max_steps: int
 
     def fit(
-        self, model: LatentVariableModel, x: Float[Tensor, "B *data"], posterior: Distribution, seed: int, block: int
+        self, model: LatentVariableModel, x: Shaped[Tensor, "B *data"], posterior: Distribution, seed: int, block: int
     ) -> LocalPosterior:
         """Return the best posterior of each example; only its parameters have gradients, the model's have none.
 

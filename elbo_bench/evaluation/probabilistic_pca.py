@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 
@@ -24,7 +24,7 @@ class MaximumLikelihood:
 
 
 def maximum_likelihood(
-    x: Float[Tensor, "N *data"], latent_dim: int, noise_std: float | None = None
+    x: Shaped[Tensor, "N *data"], latent_dim: int, noise_std: float | None = None
 ) -> MaximumLikelihood:
     r"""Return the maximum over W, mu and, if it is not given, sigma of the mean log N(x; mu, W W' + sigma^2 I).
 

@@ -30,7 +30,7 @@ class Proposal:
     log_shares: Float[Tensor, "C B"]
 
     def draw(
-        self, num_samples: int, stream: NoiseStream, like: Float[Tensor, "B *data"]
+        self, num_samples: int, stream: NoiseStream, like: Shaped[Tensor, "B *data"]
     ) -> Shaped[Tensor, "K B *event"]:
         """Return K independent samples for each example, with the dtype and device of `like`."""
         if len(self.parts) == 1:

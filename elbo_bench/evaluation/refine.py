@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from elbo_bench.distributions import FullNormal
@@ -78,7 +78,7 @@ def affordable(num_dims: int, budget: int) -> Effort | None:
 
 def refine(
     model: LatentVariableModel,
-    x: Float[Tensor, "B *data"],
+    x: Shaped[Tensor, "B *data"],
     starts: Float[Tensor, "S B D"],
     scale: Float[Tensor, "B D"],
     *,
@@ -181,7 +181,7 @@ def _distinct(modes: Float[Tensor, "S B D"], heights: Float[Tensor, "S B"], scal
 
 @torch.enable_grad()
 def _derivatives(
-    model: LatentVariableModel, x: Float[Tensor, "P *data"], z: Float[Tensor, "S P D"]
+    model: LatentVariableModel, x: Shaped[Tensor, "P *data"], z: Float[Tensor, "S P D"]
 ) -> tuple[Float[Tensor, "S P D"], Float[Tensor, "S P D D"]]:
     """Return the gradient of the log-joint and its curvature, minus the Hessian, in float64."""
     num_dims = z.shape[-1]

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from elbo_bench.draws import LatentVariableModel, NotReparameterisableError, draw
@@ -37,7 +37,7 @@ class EncoderRefit:
     batch_size: int
     lr: float
 
-    def fit(self, model: LatentVariableModel, x: Float[Tensor, "N *data"], request: Request) -> LatentVariableModel:
+    def fit(self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], request: Request) -> LatentVariableModel:
         """Return a copy of the model with the tuned encoder; the model itself is not touched.
 
         Raises:
@@ -86,7 +86,7 @@ class EncoderRefit:
         return order[start : start + size]
 
 
-def encoder_parameters(model: LatentVariableModel, x: Float[Tensor, "B *data"]) -> list[nn.Parameter]:
+def encoder_parameters(model: LatentVariableModel, x: Shaped[Tensor, "B *data"]) -> list[nn.Parameter]:
     """Return the parameters on which q(z|x) depends, and p(x|z) and p(z) do not.
 
     What depends on what is asked of autograd, so no model need say which of its parts is the encoder.

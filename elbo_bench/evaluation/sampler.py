@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel
@@ -49,7 +50,7 @@ class ImportanceSampler:
     most_samples: int
 
     @torch.no_grad()
-    def score(self, x: Float[Tensor, "B *data"], block: int) -> Rows:
+    def score(self, x: Shaped[Tensor, "B *data"], block: int) -> Rows:
         """Return one row an example, by name of the column; errors are Monte Carlo standard errors.
 
         `x` is encoded once; the samples are decoded in chunks; all sums are in float64.
@@ -87,7 +88,10 @@ class ImportanceSampler:
         columns |= {"proposal": used, "decoded": encoder.weights.count + extra + encoder.enumerated}
         broken = encoder.broken
         columns |= {"nan": broken.nan, "infinite": broken.infinite, "zero": broken.zero}
-        return {name: column.cpu().numpy() for name, column in columns.items()}
+        problem = "" if choice is None else choice.fit_problem
+        return {name: column.cpu().numpy() for name, column in columns.items()} | {
+            "fit_problem": np.full(len(x), problem)
+        }
 
     def _choose(self, x: Tensor, encoder: EncoderPass, block: int) -> Choice | None:
         if encoder.posterior is None or (self.proposal == "encoder" and not self.pilot_share):

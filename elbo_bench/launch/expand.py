@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from elbo_bench.catalogue import Config, load_yaml
 from elbo_bench.errors import UsageError, nearest, shown
 from elbo_bench.launch.axes import Axis, read_axis
 from elbo_bench.launch.sweep_command import read_command
+from elbo_bench.overrides import write_override
 
 LARGEST = 100_000
 """Trials of one sweep: what is beyond is a slip of the pen."""
@@ -22,6 +23,8 @@ _TEXT = ("program", "name", "description", "project", "entity", "apiVersion", "k
 _ELSEWHERE = ("job", "image_uri", "scheduler", "metrics")
 _KEYS = {*_TEXT, *_ELSEWHERE, "command", "method", "metric", "parameters", "early_terminate", "run_cap", "controller"}
 _GOALS = ("maximize", "minimize")
+_MORE_IS_BETTER = r"log_px(_lower)?|L_\d+|elbo(_\w+)?|bound|ess|mutual_information"
+_LESS_IS_BETTER = r"\w+_gap|bits_per_dim|kl_from_truth|distortion|width|seconds"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +34,15 @@ class Sweep:
     Attributes:
         cells: The `key=value` words of each trial, in order.
         conf: `--conf` folders that the file's command names.
-        metric: Whose best value is shown, a name of `metrics` in a record.
-        maximize: Whether more of it is better.
-        notes: What the file asks for and is not done here, a line each.
+        metric: The metric whose best value is shown, as a record names it.
+        maximize: Whether its largest value is the best; None if that is not known, and no best value is shown.
+        notes: Lines for the user: what the file asks for and is not done here, and what is odd about its metric.
     """
 
     cells: list[list[str]]
     conf: list[str]
     metric: str
-    maximize: bool
+    maximize: bool | None
     notes: list[str]
 
 
@@ -56,7 +59,7 @@ def expand(place: Path, *, trials: int | None = None, seed: int = 0) -> Sweep:
     """
     sweep = load_yaml(place)
     _check(place, sweep)
-    metric, maximize = _metric(place, sweep.get("metric"))
+    metric, maximize, notes = _metric(place, sweep.get("metric"))
     words, conf = read_command(str(place), sweep["command"]) if "command" in sweep else ([], [])
     parameters = sweep.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
@@ -64,7 +67,8 @@ def expand(place: Path, *, trials: int | None = None, seed: int = 0) -> Sweep:
     axes = {key: read_axis(f"{place}: {key}", given) for key, given in _flat(place, parameters).items()}
     number = trials if trials is not None else sweep.get("run_cap")
     cells = _drawn(place, axes, number, seed) if sweep["method"] == "random" else _grid(place, axes, number)
-    notes = ["early_terminate is W&B's: here every trial runs to its end"] if "early_terminate" in sweep else []
+    if "early_terminate" in sweep:
+        notes.append("early_terminate is W&B's: here every trial runs to its end")
     if twice := {word.partition("=")[0] for word in words} & axes.keys():
         raise UsageError(f"{place}: {min(twice)} is given twice, by a parameter and by the command")
     return Sweep([[*words, *cell] for cell in cells], conf, metric, maximize, notes)
@@ -93,16 +97,41 @@ def _check(place: Path, sweep: Config) -> None:
         raise UsageError(f"{place}: run_cap: {shown(cap)} is no number of trials, 1 or more")
 
 
-def _metric(place: Path, given: object) -> tuple[str, bool]:
-    """Return the name within a record of the metric that a sweep is about, and whether more is better."""
+def _metric(place: Path, given: object) -> tuple[str, bool | None, list[str]]:
+    """Return the metric of a sweep as a record names it, whether its largest value is the best, and notes."""
     if given is None:
-        return "log_px", True
+        return "log_px", True, []
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise UsageError(f"{place}: metric needs a name, such as {{name: test/log_px, goal: maximize}}")
-    goal = given.get("goal", "minimize")  # W&B's own default
+    name = _name_in_record(given["name"])
+    known = more_is_better(name)
+    if "goal" not in given:  # W&B would minimize: the best log p(x) would be the worst one
+        unknown = f"metric: {name!r}: add `goal: maximize` or `goal: minimize`; without a goal no best value is shown"
+        return name, known, [unknown] if known is None else []
+    goal = given["goal"]
     if goal not in _GOALS:
         raise UsageError(f"{place}: metric: goal {shown(goal)}: no such goal; {nearest(goal, _GOALS)}")
-    return given["name"].removeprefix("test/"), goal == "maximize"
+    maximize = goal == "maximize"
+    odd = f"metric: {name!r}: a {'larger' if known else 'smaller'} value is better, but the goal is {goal}"
+    return name, maximize, [odd] if known not in (None, maximize) else []
+
+
+def more_is_better(metric: str) -> bool | None:
+    """Return whether a larger value of a metric is better; None if that is not known.
+
+    Args:
+        metric: Its name in a record, such as `elbo_gap`, or in W&B, such as `test/gap/elbo`.
+    """
+    name = _name_in_record(metric)
+    if re.fullmatch(_LESS_IS_BETTER, name):
+        return False
+    return True if re.fullmatch(_MORE_IS_BETTER, name) else None
+
+
+def _name_in_record(metric: str) -> str:
+    """Return the name in a record of a metric that may be named as in W&B: `test/gap/elbo` is `elbo_gap`."""
+    name = metric.removeprefix("test/")
+    return f"{name.removeprefix('gap/')}_gap" if name.startswith("gap/") else name
 
 
 def _flat(place: Path, parameters: Config, prefix: str = "") -> dict[str, Any]:
@@ -137,7 +166,7 @@ def _grid(place: Path, axes: dict[str, Axis], number: int | None) -> list[list[s
     size = math.prod(len(axis.values or ()) for axis in axes.values())
     if min(size, number or size) > LARGEST:
         raise UsageError(f"{place}: a grid of {size} trials; at most {LARGEST}, or run_cap, or method random")
-    words = [[_word(key, value) for value in (axis.values or ())[:number]] for key, axis in axes.items()]
+    words = [[write_override(key, value) for value in (axis.values or ())[:number]] for key, axis in axes.items()]
     return [list(cell) for cell in itertools.islice(itertools.product(*words), number)]
 
 
@@ -148,15 +177,12 @@ def _drawn(place: Path, axes: dict[str, Axis], number: int | None, seed: int) ->
     if number > LARGEST:
         raise UsageError(f"{place}: {number} trials; at most {LARGEST}")
     drawn = {key: _uniform(seed, key, number) for key in axes}
-    return [[_word(key, axis.quantile(drawn[key][index])) for key, axis in axes.items()] for index in range(number)]
+    return [
+        [write_override(key, axis.quantile(drawn[key][index])) for key, axis in axes.items()] for index in range(number)
+    ]
 
 
 def _uniform(seed: int, key: str, number: int) -> list[float]:
     name = hashlib.blake2b(f"{seed}/sweep/{key}".encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=np.frombuffer(name, dtype="<u8")))
     return [float(each) for each in generator.random(number)]
-
-
-def _word(key: str, value: Any) -> str:
-    """Return one `key=value` as the command line reads it."""
-    return f"{key}={value}" if isinstance(value, str) else f"{key}={json.dumps(value, default=str)}"

@@ -55,7 +55,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     notes = []
     if len(rows) > 1:
         notes.append(
-            "=: a shared rank: t-tests of the differences on the same examples, and over seeds, tell them not apart "
+            "=: a shared rank. t-tests of the differences on the same examples, and over seeds, find neither better "
             "(Welch, Holm; 5 % for the whole table)"
         )
         seeds = [row["num_seeds"] for row in rows]
@@ -66,7 +66,10 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         elif min(seeds) <= 3:
             notes.append("two or three seeds say little of their spread: only large differences are told apart by them")
         if any(is_lower_bound(row) for row in rows):
-            notes.append("a row with >= is ranked by its lower bound, and may belong higher up")
+            notes.append(
+                "a row with >= stands in the order of its lower bound; an example whose estimate does not pass the "
+                "diagnostics never counts against its rank"
+            )
         if unpaired := sum(row["paired"] is False for row in rows):
             notes.append(f"{unpaired} rows without usable examples are compared by their standard errors, not in pairs")
     if copies := rows[0]["copies"]:

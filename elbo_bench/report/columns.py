@@ -24,7 +24,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "rank",
         "#",
-        "1 + how many configurations are better beyond doubt (see below a table), or the rank above; = is shared",
+        "1 + how many configurations are better beyond doubt (see below a table), or a rank above; = is shared",
     ),
     Column("objective", "objective", "What the runs were trained with"),
     Column("model", "model", "The model"),

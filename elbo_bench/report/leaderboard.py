@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from elbo_bench.report.row import Row, short
+from elbo_bench.report.row import Row, is_lower_bound, short
 from elbo_bench.report.scores import scores_of
-from elbo_bench.report.ties import better, differences
+from elbo_bench.report.ties import better, to_first
 
 TESTED = 200
 """Configurations of a data contract, the best ones, that are compared pair by pair; the rest follow in their order."""
@@ -34,10 +34,11 @@ def leaderboard(rows: Sequence[Row], *, each_run: bool = False) -> list[list[Row
     """Return the configurations of each data contract, ranked by log p(x), best first; contracts by name.
 
     Runs that differ in nothing but their seed are one configuration, and a row with their means and three errors: of
-    the samples (`se_mc`), of the finite set of examples (`se_test`), of the seeds (`se_seeds`). Its rank is one more
-    than the number of configurations that are better beyond doubt (`elbo_bench.report.ties`), and never less than that
-    of the row above; those whose difference may be noise share it. Within a contract bits per dimension have the same
-    order as log p(x).
+    the samples (`se_mc`), of the finite set of examples (`se_test`), of the seeds (`se_seeds`). Its rank is 1 + the
+    number of configurations that are better beyond doubt (`elbo_bench.report.ties`), and at least the rank of each row
+    above. A row whose log p(x) is a lower bound only stands in the order of that bound, and can have a smaller rank
+    than a row above. Rows whose difference may be noise share a rank. Within a contract bits per dimension have the
+    same order as log p(x).
 
     Args:
         rows: Of single runs (`elbo_bench.report.read.read_rows`).
@@ -121,7 +122,7 @@ def _together(rows: Sequence[Row]) -> Row:
         merged[key] = None if None in values else values[0] if number == 1 else math.fsum(values) / number
     mc, test = ([row[key] for row in rows] for key in ("se_mc", "se_test"))
     merged["se_mc"] = None if None in mc else math.hypot(*mc) / number
-    # The same examples for every seed: what is mean about them is no smaller than their errors' mean, nor larger.
+    # All seeds share the same examples, so their test-set errors are averaged, not divided by the root of the number.
     merged["se_test"] = None if None in test else math.fsum(test) / number
     for key in ("log_px", "elbo_gap"):
         known = merged[key] is not None and number > 1
@@ -140,18 +141,23 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _rank(merged: Sequence[Row], groups: Sequence[Sequence[Row]]) -> None:
-    """Give ranks to rows in their order; ties among the best `TESTED` of them."""
+    """Give ranks to rows in their order. Only the best `TESTED` of them can be tied."""
     tested = min(len(merged), TESTED)
     if tested > 1:
         scores = scores_of(groups[:tested])
         wins = better(scores)
-        difference, error, _ = differences(scores)
+        difference, error = to_first(scores)
+        worst = 1
         for index, row in enumerate(merged[:tested]):
-            # What is measured badly is not placed above what is better on average and measured well.
-            row["rank"] = max(1 + int(wins[:, index].sum()), merged[index - 1]["rank"] if index else 1)
-            row["behind"] = float(difference[index, 0]) if index else 0.0
-            row["behind_se"] = float(error[index, 0]) if index and math.isfinite(error[index, 0]) else None
-            row["paired"] = bool(np.isfinite(scores.covariance[index, index]))
+            row["rank"] = 1 + int(wins[:, index].sum())
+            # A row with a large error is not ranked above a row with a better mean and a small error. A lower bound
+            # keeps its rank, because its place in the table depends on its bias.
+            if not is_lower_bound(row):
+                row["rank"] = max(row["rank"], worst)
+            worst = max(row["rank"], worst)
+            row["behind"] = float(difference[index])
+            row["behind_se"] = float(error[index]) if index and math.isfinite(error[index]) else None
+            row["paired"] = bool(scores.paired[index])
     for index, row in enumerate(merged):
         row["rank"] = row["rank"] or index + 1
     counts: dict[int, int] = {}

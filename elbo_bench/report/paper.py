@@ -11,14 +11,13 @@ from pydantic.dataclasses import dataclass
 
 from elbo_bench.catalogue import load_yaml
 from elbo_bench.errors import UsageError
-from elbo_bench.report.row import Row, is_lower_bound
+from elbo_bench.report.row import Row
 from elbo_bench.report.scores import scores_of
 from elbo_bench.report.ties import LEVEL, p_values
 
 MARKS = {
     "V": "read in the named source",
     "V2": "quoted by a second source",
-    "M": "from memory, not checked: no verdict",
     "exact": "computed here, in closed form",
 }
 _STRICT = ConfigDict(extra="forbid")
@@ -57,7 +56,7 @@ class Cell:
     metric: str = "log_px"
     value: FiniteFloat | None = None
     exact: Literal["log_px", "active_units"] | None = None
-    mark: Literal["V", "V2", "M", "exact"]
+    mark: Literal["V", "V2", "exact"]
     tolerance: Annotated[FiniteFloat, Field(gt=0)]
     tiers: list[str]
 
@@ -195,15 +194,13 @@ def ours(cell: Cell, results: Sequence[Mapping[str, Any]]) -> Ours | None:
 
 
 def verdict(cell: Cell, theirs: float, our: Ours | None) -> str:
-    """Return what is said of our number: `not run`, `unchecked`, `within tolerance`, `better`, `worse`, `differs`.
+    """Return the verdict on our number: `not run`, `within tolerance`, `better`, `worse`, `differs` or `undecided`.
 
-    Of log p(x) and of bounds, more is better; of other numbers neither is. A lower bound on log p(x) that lies below
-    theirs is `undecided`.
+    For log p(x) and for bounds, more is better. Another number only `differs`. A lower bound on log p(x) that lies
+    below theirs is `undecided`.
     """
     if our is None:
         return "not run"
-    if cell.mark == "M":
-        return "unchecked"
     difference = our.value - theirs
     if abs(difference) <= cell.tolerance:
         return "within tolerance"
@@ -215,15 +212,15 @@ def verdict(cell: Cell, theirs: float, our: Ours | None) -> str:
 
 
 def ordering(cell: Cell, larger: Sequence[Row], smaller: Sequence[Row]) -> tuple[str, float | None, float | None]:
-    """Return what is said of a claim, our difference, and its p-value: `holds`, `reversed`, `undecided`, `not run`.
+    """Return the verdict on a claim, our difference, and its p-value: `holds`, `reversed`, `undecided`, `not run`.
 
-    It is decided by a paired test on identical examples, and over seeds (`elbo_bench.report.ties`); not between two
-    data contracts, and not if what has less log p(x) has a lower bound only.
+    The verdict follows from a paired test on identical examples, and over seeds (`elbo_bench.report.ties`). Two rows
+    with different data contracts are `undecided`.
 
     Args:
-        cell: The one that is claimed to be larger.
+        cell: The cell that is claimed to be larger.
         larger: Rows of its seeds.
-        smaller: Rows of the other's.
+        smaller: Rows of the seeds of the other cell.
     """
     if not larger or not smaller:
         return "not run", None, None
@@ -235,7 +232,6 @@ def ordering(cell: Cell, larger: Sequence[Row], smaller: Sequence[Row]) -> tuple
         return "undecided", None, None
     difference = cell.sign * float(scores.mean[0] - scores.mean[1])
     p = float(p_values(scores)[0, 1])
-    less = smaller if difference > 0 else larger
-    if p > LEVEL or (cell.column == "log_px" and any(is_lower_bound(row) for row in less)):
+    if p > LEVEL:
         return "undecided", difference, p
     return ("holds" if difference > 0 else "reversed"), difference, p
