@@ -250,7 +250,7 @@ def test_model_is_evaluated_without_dropout(data: Tensor) -> None:
     seen: list[tuple[bool, bool]] = []
     model.encoder.register_forward_hook(lambda *_: seen.append((model.encoder.training, torch.is_grad_enabled())))
     evaluate(model, data[:40], num_samples=10)
-    assert seen == [(False, False)] * 3  # one encoding a block, however many chunks, and one to see what q is
+    assert seen == [(False, False)] * 4  # one for each block, however many chunks, and one for each of two checks
 
 
 def test_active_units_are_those_whose_posterior_mean_varies(data: Tensor) -> None:

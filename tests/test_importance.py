@@ -21,6 +21,7 @@ from elbo_bench.evaluation import evaluate as evaluate_any
 from elbo_bench.evaluation.evaluator import Request
 from elbo_bench.evaluation.importance import Importance
 from elbo_bench.evaluation.metrics import MISSED_ERRORS, MISSED_NATS
+from elbo_bench.evaluation.observations import CHECKED
 from elbo_bench.evaluation.proposals import NAMES
 from elbo_bench.models.linear_gaussian import LinearGaussian
 from elbo_bench.noise import Noise, NormalSource
@@ -174,7 +175,7 @@ def test_no_more_is_decoded_than_is_stated(proposal: str) -> None:
     # A gradient states more than the one pass forward that is counted here.
     model = Counting(with_q(0.3, 0.6))
     result = evaluate(model, linear_data(5), num_samples=2000, proposal=proposal, block_size=5, workers=1)
-    assert model.decoded <= result.decoder_evaluations
+    assert model.decoded - CHECKED <= result.decoder_evaluations
     assert model.decoded >= 0.7 * result.decoder_evaluations
 
 
@@ -675,7 +676,7 @@ def test_finished_blocks_are_not_computed_again(tmp_path: Path) -> None:
     assert 0 < model.encoded <= for_four / 3
     model.encoded = 0
     evaluator.evaluate(model, x, Request(folder=tmp_path))
-    assert model.encoded <= 1  # one example is encoded, to see which proposals its latent allows
+    assert model.encoded <= 2  # one example is encoded to see which proposals its latent allows, one for its support
 
 
 @pytest.mark.parametrize("proposal", WANTED)

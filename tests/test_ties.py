@@ -452,10 +452,11 @@ def test_an_example_is_resolved_if_it_is_in_every_seed_and_the_bias_is_the_mean_
     assert scores_of(groups).evidence[0, 1] == pytest.approx(found.mean[0] - found.mean[1] - 0.3)
 
 
-def test_the_gate_reads_the_columns_that_an_evaluation_writes(tmp_path: Path) -> None:
-    """Of a real evaluation, as many examples are resolved as its diagnostics say pass."""
+@pytest.mark.parametrize("proposal", ["encoder", "auto"])
+def test_the_gate_reads_the_columns_that_an_evaluation_writes(tmp_path: Path, proposal: str) -> None:
+    """Of a real evaluation as many examples are resolved as its diagnostics say pass; none if fewer than 70 % pass."""
     x = torch.tensor(np.random.default_rng(20).normal(size=(64, 3)) @ W.T + MU)
-    found = evaluate(linear_gaussian(posterior="off"), x, num_samples=40, proposal="encoder", truth="importance")
+    found = evaluate(linear_gaussian(posterior="off"), x, num_samples=100, proposal=proposal, truth="importance")
     assert found.tier == "lower-bound-only"
     assert 0 < found.diagnostics["share_passing"] < 1
     columns = found.examples
@@ -463,4 +464,6 @@ def test_the_gate_reads_the_columns_that_an_evaluation_writes(tmp_path: Path) ->
     (row,) = read_rows([tmp_path])[0]
     resolved = _examples(row, "log_px")
     assert resolved is not None
-    assert resolved.resolved.mean() == pytest.approx(found.diagnostics["share_passing"])
+    share = found.diagnostics["share_passing"]
+    assert (share > 0.7) == (proposal == "auto")
+    assert resolved.resolved.mean() == pytest.approx(share if proposal == "auto" else 0.0)

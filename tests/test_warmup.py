@@ -190,7 +190,7 @@ def test_a_resumed_warm_up_goes_on_where_it_was(tmp_path: Path) -> None:
     whole, parameters = fitted(tmp_path, 1)
     assert [position for position, _ in whole] == list(range(12))
     assert [beta for _, beta in whole] == pytest.approx([min(2.0, 0.25 + 1.75 * each / 9) for each in range(12)])
-    for stop in (1, 2, 7):
+    for stop in (1, 3, 7):
         again, resumed = fitted(tmp_path / "again", 1, tmp_path / f"{stop}.ckpt")
         assert again == whole[stop + 1 :]
         assert all(torch.equal(a, b) for a, b in zip(parameters, resumed, strict=True))

@@ -9,7 +9,8 @@ seeds of log p(x_i), and let :math:`\beta_{bi} \le 0` be the mean over seeds of 
           \widehat{\mathrm{Var}}\, D = \frac{s^2_i(d_i)}{N} + \frac{s_a^2}{S_a} + \frac{s_b^2}{S_b}
 
 with :math:`s_a` the standard deviation over the S_a seeds of a configuration's mean. An example of b is resolved if its
-estimate passes the gate (`elbo_bench.evaluation.metrics.trusted`) in every seed, as most estimates of that run do. Where it is not resolved,
+estimate passes the gate (`elbo_bench.evaluation.metrics.trusted`) in every seed, as most estimates of that run do.
+Where it is not resolved,
 
 .. math:: d_i = \min(0, \ell_{ai} - (\ell_{bi} - \beta_{bi})),
 
