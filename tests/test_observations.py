@@ -38,7 +38,7 @@ from elbo_bench.distributions import (
     DiscretisedLogisticArray,
     NormalArray,
 )
-from elbo_bench.evaluation import evaluate
+from elbo_bench.evaluation import evaluate, observations
 from elbo_bench.evaluation import importance as importance_module
 from elbo_bench.evaluation.exact import Exact, exact_log_p_x
 
@@ -138,7 +138,10 @@ def test_data_on_the_support_are_scored(name: str) -> None:
 
 @pytest.mark.parametrize("truth", ["auto", "importance"])
 @pytest.mark.parametrize(("name", "value"), CASES)
-def test_data_off_the_support_are_refused_by_name(name: str, value: float, truth: str) -> None:
+def test_data_off_the_support_are_refused_by_name(
+    name: str, value: float, truth: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observations, "_CHUNK_VALUES", 8)
     family, x, _ = FAMILIES[name]
     x = x.clone()
     x[7, 3] = value

@@ -48,6 +48,8 @@ WAYS = {
     "warm-up": ["module.warmup=linear", "module.warmup.epochs=2", "objective=beta", "objective.beta=1.5"],
     "accumulation": ["trainer.accumulate_grad_batches=3", "trainer.max_steps=5"],
 }
+FAST = {"steps": (4, 9), "best": (4, 9), "patience": (4, 9), "accumulation": (4,)}
+"""Batches that the fast suite stops in. With accumulation, batch 4 is the second of the three of a step."""
 SPENT = ("steps", "batches", "epochs", "train_decoder_evaluations", "ended_by")
 
 
@@ -120,7 +122,7 @@ def every_batch(names: dict[str, list[str]]) -> list[Any]:
     cases = []
     for name in names:
         for batch in range(BATCHES):
-            marks = () if batch in (4, 9) and name in ("steps", "best", "patience") else (pytest.mark.slow,)
+            marks = () if batch in FAST.get(name, ()) else (pytest.mark.slow,)
             cases.append(pytest.param(names[name], batch, id=f"{name}-{batch}", marks=marks))
     return cases
 
