@@ -1,6 +1,6 @@
-"""The contract between models and objectives: samples of the latent, and every log-density at them.
+"""The contract between models and objectives: samples of the latent and the log-densities at them.
 
-A model knows nothing of bounds and an objective sees no network: they meet in `Draws`.
+A model does not depend on objectives, and an objective does not see a network. Both use `Draws` only.
 """
 
 import dataclasses
@@ -18,51 +18,51 @@ from elbo_bench.latent_states import MOST_STATES, num_states, states
 from elbo_bench.noise import NormalSource
 
 RateForm = Literal["analytic", "mc"]
-"""How a rate is computed: in closed form, or as the mean of log q(z|x) - log p(z) over the samples."""
+"""How to compute a rate: in closed form, or as the mean of log q(z|x) - log p(z) over the samples."""
 
 
 @runtime_checkable
 class LatentVariableModel(Protocol):
-    """What a model is: p(z), p(x|z) and an encoder's q(z|x); nothing about bounds."""
+    """The interface of a model: p(z), p(x|z) and q(z|x)."""
 
     def posterior(self, x: Tensor) -> Distribution:
-        """Return q(z|x) for `x` `[B, *data]`: batch `[B]`, event the whole latent."""
+        """Return q(z|x) for `x` `[B, *data]`. Its batch is `[B]`; its event is the latent."""
         ...
 
     def prior(self) -> Distribution:
-        """Return p(z): no batch, event the whole latent."""
+        """Return p(z). It has no batch; its event is the latent."""
         ...
 
     def likelihood(self, z: Tensor) -> Distribution:
-        """Return p(x|z) for `z` `[*lead, *latent]`: batch `[*lead]`, event one example."""
+        """Return p(x|z) for `z` `[*lead, *latent]`. Its batch is `[*lead]`; its event is one example."""
         ...
 
 
 class NoClosedFormError(NotImplementedError):
-    """A divergence has no closed form for a pair of distributions; Monte Carlo is never put in its place."""
+    """A divergence or entropy has no closed form. It is never replaced by a Monte Carlo estimate silently."""
 
 
 class NotReparameterisableError(TypeError):
-    """A gradient through the samples was asked of a distribution that has none."""
+    """A gradient through the samples is required, and the distribution has none."""
 
 
 @runtime_checkable
-class Asks(Protocol):
-    """What the sampler must know of a bound: every objective says it."""
+class DrawRequirements(Protocol):
+    """What the sampler must know about an objective. Every objective has these attributes."""
 
     @property
     def samples_required(self) -> int:
-        """Samples that one value takes."""
+        """Number of samples for one value."""
         ...
 
     @property
     def reparameterised(self) -> bool:
-        """Whether its gradient flows through the samples."""
+        """Whether the gradient flows through the samples."""
         ...
 
     @property
     def latents(self) -> Literal["sampled", "enumerated"]:
-        """Whether it is given samples of q(z|x) or every value of a discrete latent."""
+        """Whether the objective takes samples of q(z|x) or every value of a discrete latent."""
         ...
 
 
@@ -70,12 +70,12 @@ class Asks(Protocol):
 class Draws:
     """K samples of q(z|x) for each of B examples, and the three log-densities at them, in nats.
 
-    The first four are enough for any bound of log-weights; a model that has no distribution to show leaves out
-    `posterior` and `prior`. `noise` is for bounds that draw numbers of their own: it is independent of the samples.
+    The first four fields are enough for a function of the log-weights. `posterior` and `prior` are needed for closed
+    forms. `noise` is for objectives that draw random numbers themselves; it is independent of the samples.
 
     Raises:
-        ValueError: The log-densities and the samples do not have the same K and B, or the posterior's batch is not
-            `[B]`: axes are swapped.
+        ValueError: The log-densities do not have the shape `[K, B]` of the samples, or the batch of the posterior is
+            not `[B]`. The usual reason is swapped axes.
     """
 
     z: Shaped[Tensor, "K B *event"]
@@ -85,8 +85,8 @@ class Draws:
     posterior: Distribution | None = None
     prior: Distribution | None = None
     noise: NormalSource | None = None
-    whole: bool = True
-    """Whether the log-densities were computed from this very `z`, and not from one that it was cut out of."""
+    is_part: bool = False
+    """Whether these draws are a slice or a concatenation of others, so that `scale_path` has no effect on `z`."""
 
     def __post_init__(self) -> None:
         lead = self.z.shape[:2]
@@ -103,45 +103,45 @@ class Draws:
 
     @functools.cached_property
     def path_log_w(self) -> Float[Tensor, "K B"]:
-        """Log-weights of the same value whose gradient lacks the score term of q (Roeder et al., 2017).
+        """Log-weights without the score term of q in the gradient (Roeder et al., 2017).
 
         Raises:
-            NoClosedFormError: The draws do not say what q is.
+            NoClosedFormError: The draws have no `posterior`.
         """
         return self.log_w + (self.score_of_q - self.score_of_q.detach())
 
     @functools.cached_property
     def score_of_q(self) -> Float[Tensor, "K B"]:
-        """Log q(z|x) at samples that are held fixed: its gradient is the score of q.
+        """Log q(z|x) at fixed samples. Its gradient is the score of q.
 
         Raises:
-            NoClosedFormError: The draws do not say what q is.
+            NoClosedFormError: The draws have no `posterior`.
         """
         if self.posterior is None:
-            raise NoClosedFormError("these draws do not say what q(z|x) is")
+            raise NoClosedFormError("these draws have no posterior q(z|x)")
         return self.posterior.log_prob(self.z.detach())
 
     def scale_path(self, factor: Float[Tensor, "K B"]) -> None:
-        """Multiply by `factor` all the gradient that flows through the samples, of whatever these draws are used for.
+        """Multiply the gradient that flows through the samples by `factor`, for every use of these draws.
 
         Raises:
-            ValueError: It is multiplied already: these draws serve another estimator. Or they are a part of others.
+            ValueError: The gradient is scaled already, or these draws are a slice or a concatenation of others.
         """
         if not self.z.requires_grad:
             return
-        if not self.whole:
-            raise ValueError("a part of some draws, or several put together, has no path of its own: draw anew")
+        if self.is_part:
+            raise ValueError("the gradient through a slice or concatenation of draws cannot be scaled: draw again")
         if getattr(self.z, "_elbo_bench_scaled", False):
-            raise ValueError("the path through these draws is scaled already: draw anew for a second estimator")
+            raise ValueError("the gradient through these draws is scaled already: draw again for a second estimator")
         self.z._elbo_bench_scaled = True  # type: ignore[attr-defined]
         factor = factor.detach().reshape(*factor.shape, *[1] * (self.z.dim() - factor.dim()))
         self.z.register_hook(lambda gradient: gradient * factor)
 
     def rate(self, form: RateForm) -> Float[Tensor, " B"]:
-        """Return the rate KL(q(z|x) ‖ p(z)) in nats, exact or estimated from the samples.
+        """Return the rate KL(q(z|x) ‖ p(z)) in nats.
 
         Raises:
-            NoClosedFormError: The closed form is asked for, and the pair of distributions has none.
+            NoClosedFormError: `form` is `"analytic"`, and there is no closed form.
         """
         return self.analytic_kl() if form == "analytic" else (self.log_q_z_given_x - self.log_p_z).mean(0)
 
@@ -149,60 +149,62 @@ class Draws:
         """Return the rate KL(q(z|x) ‖ p(z)) in nats.
 
         Raises:
-            NoClosedFormError: The pair of distributions has none.
+            NoClosedFormError: There is no closed form.
         """
         if self.posterior is None or self.prior is None:
-            raise NoClosedFormError("these draws do not say what q(z|x) and p(z) are")
+            raise NoClosedFormError("these draws have no posterior q(z|x) or no prior p(z)")
         return closed_form_kl(self.posterior, self.prior)
 
     def analytic_kl_per_dim(self) -> Float[Tensor, "B D"]:
         """Return KL(q(z_j|x) ‖ p(z_j)) for each dimension j, in nats.
 
         Raises:
-            NoClosedFormError: A dimension of the posterior or of the prior is not independent of the others.
+            NoClosedFormError: The dimensions of the posterior or of the prior are not independent.
         """
         q, p = self.posterior, self.prior
         if not (isinstance(q, Independent) and isinstance(p, Independent)) or {
             q.reinterpreted_batch_ndims,
             p.reinterpreted_batch_ndims,
         } != {1}:
-            raise NoClosedFormError(f"no KL by dimension between {_name(q)} and {_name(p)}")
+            raise NoClosedFormError(f"the KL for each dimension between {_name(q)} and {_name(p)} has no closed form")
         return closed_form_kl(q.base_dist, p.base_dist)
 
     def posterior_entropy(self) -> Float[Tensor, " B"]:
         """Return the entropy H[q(z|x)] in nats.
 
         Raises:
-            NoClosedFormError: The posterior has none.
+            NoClosedFormError: There is no closed form.
         """
         if self.posterior is None:
-            raise NoClosedFormError("these draws do not say what q(z|x) is")
+            raise NoClosedFormError("these draws have no posterior q(z|x)")
         try:
             return self.posterior.entropy()
         except NotImplementedError:
             raise NoClosedFormError(f"the entropy of {_name(self.posterior)} has no closed form") from None
 
     def samples(self, start: int, stop: int) -> "Draws":
-        """Return the draws of samples `start` to `stop`, views of these."""
+        """Return the draws of samples `start` to `stop`, as views."""
         part: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in _PER_SAMPLE}
-        return dataclasses.replace(self, **part, whole=False)
+        return dataclasses.replace(self, **part, is_part=True)
 
 
 _PER_SAMPLE = ("z", "log_p_x_given_z", "log_p_z", "log_q_z_given_x")
 
 
 def concatenate(pieces: Sequence[Draws]) -> Draws:
-    """Return draws of one posterior, joined along the axis of samples."""
+    """Return the concatenation of draws along the axis of samples. All must have the same posterior."""
     joined: dict[str, Any] = {name: torch.cat([getattr(piece, name) for piece in pieces]) for name in _PER_SAMPLE}
-    return dataclasses.replace(pieces[0], **joined, whole=False)
+    return dataclasses.replace(pieces[0], **joined, is_part=True)
 
 
-def draw_for(bound: Asks, model: LatentVariableModel, x: Shaped[Tensor, "B *data"], noise: NormalSource) -> Draws:
-    """Draw what a bound asks for: its samples, with or without a gradient, or every value of a discrete latent.
+def draw_for(
+    bound: DrawRequirements, model: LatentVariableModel, x: Shaped[Tensor, "B *data"], noise: NormalSource
+) -> Draws:
+    """Return the draws that an objective needs: samples with or without gradient, or all values of a discrete latent.
 
     Raises:
-        NotReparameterisableError: It needs a gradient through the samples, and the posterior has none.
-        NoClosedFormError: It needs every value of the latent, and they cannot be enumerated.
+        NotReparameterisableError: The objective needs a gradient through the samples, and the posterior has none.
+        NoClosedFormError: The objective needs all values of the latent, and they cannot be enumerated.
     """
     if bound.latents == "enumerated":
         return enumerate_latents(model, model.posterior(x), x)
@@ -210,18 +212,18 @@ def draw_for(bound: Asks, model: LatentVariableModel, x: Shaped[Tensor, "B *data
 
 
 def enumerate_latents(model: LatentVariableModel, posterior: Distribution, x: Shaped[Tensor, "B *data"]) -> Draws:
-    """Return every value of a discrete latent in the place of samples: K is their number.
+    """Return draws of all values of a discrete latent. K is their number.
 
     Raises:
-        NoClosedFormError: The prior is not discrete and finite, or has too many values.
+        NoClosedFormError: The prior is not discrete and finite, or has more than 2^17 values.
     """
     prior = model.prior()
     count = num_states(prior)
     if count is None or count > MOST_STATES:
         what = "cannot be enumerated" if count is None else f"has {count} values, more than {MOST_STATES}"
         raise NoClosedFormError(f"a sum over z: the latent of {_name(prior)} {what}")
-    every = states(prior)
-    return score(model, posterior, x, every[:, None].expand(count, len(x), *every.shape[1:]))
+    values = states(prior)
+    return score(model, posterior, x, values[:, None].expand(count, len(x), *values.shape[1:]))
 
 
 def draw(
@@ -230,42 +232,32 @@ def draw(
     num_samples: int,
     noise: NormalSource,
     *,
+    posterior: Distribution | None = None,
     reparameterised: bool = True,
 ) -> Draws:
-    """Draw `num_samples` latents for each example and score them: the only sampler of the project.
+    """Draw `num_samples` latents for each example and compute their log-densities.
 
     Args:
         model: The model.
         x: Observations.
-        num_samples: K.
-        noise: Where the random numbers come from.
+        num_samples: Number of samples, K.
+        noise: Source of the random numbers.
+        posterior: q(z|x), if it is computed already.
         reparameterised: Whether gradients flow through the samples.
 
     Raises:
-        NotReparameterisableError: They should, and the posterior's samples have no gradient.
+        NotReparameterisableError: A gradient is required, and samples of the posterior have none.
     """
-    return draw_from(model, model.posterior(x), x, num_samples, noise, reparameterised=reparameterised)
-
-
-def draw_from(
-    model: LatentVariableModel,
-    posterior: Distribution,
-    x: Shaped[Tensor, "B *data"],
-    num_samples: int,
-    noise: NormalSource,
-    *,
-    reparameterised: bool = True,
-) -> Draws:
-    """Draw from a posterior that is already there: encode once, decode as often as needed."""
+    posterior = model.posterior(x) if posterior is None else posterior
     z = sample(posterior, num_samples, noise, like=x, reparameterised=reparameterised)
-    return dataclasses.replace(score(model, posterior, x, z), noise=noise.apart("bound"))
+    return dataclasses.replace(score(model, posterior, x, z), noise=noise.child("bound"))
 
 
 def score(
     model: LatentVariableModel, posterior: Distribution, x: Shaped[Tensor, "B *data"], z: Shaped[Tensor, "K B *event"]
 ) -> Draws:
-    """Score given latents, wherever they come from, under a proposal, the prior and the likelihood."""
-    z = z.view_as(z)  # a node of its own: a hook on it scales the whole gradient that flows through z
+    """Return the draws of given latents, with their log-densities under q(z|x), the prior and the likelihood."""
+    z = z.view_as(z)  # a new node of the graph, so that the hook of `scale_path` sees the gradient of these draws only
     prior = model.prior()
     return Draws(
         z=z,
@@ -277,17 +269,17 @@ def score(
     )
 
 
-# torch's generator is global: evaluation draws from several threads.
+# torch's generator is global, and evaluation draws from several threads.
 _TORCH_GENERATOR = threading.Lock()
 
 
 def sample(
     posterior: Distribution, num_samples: int, noise: NormalSource, *, like: Tensor, reparameterised: bool = True
 ) -> Shaped[Tensor, "K *rest"]:
-    """Return K samples of a posterior, made from `noise` alone, with the dtype and device of `like`.
+    """Return K samples of a posterior, with the dtype and device of `like`. All randomness comes from `noise`.
 
     Raises:
-        NotReparameterisableError: A gradient is asked for and the distribution has none.
+        NotReparameterisableError: A gradient is required, and samples of the posterior have none.
     """
     if hasattr(posterior, "transport"):
         shape = (num_samples, *posterior.batch_shape, *posterior.event_shape)
@@ -299,7 +291,7 @@ def sample(
             size = torch.Size([num_samples])
             z = posterior.rsample(size) if reparameterised else posterior.sample(size)
     else:
-        raise NotReparameterisableError(f"samples of {_name(posterior)} carry no gradient")
+        raise NotReparameterisableError(f"samples of {_name(posterior)} have no gradient")
     return z if reparameterised else z.detach()
 
 
@@ -307,10 +299,10 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor:
     """Return KL(q ‖ p) in nats.
 
     Raises:
-        NoClosedFormError: The pair of distributions has none; the line names the pair.
+        NoClosedFormError: There is no closed form for this pair of distributions.
     """
     try:
-        # torch's KL of some families, Bernoulli's for one, does not broadcast.
+        # torch's KL of some families, such as Bernoulli, does not broadcast.
         expands = type(p).expand is not Distribution.expand and p.batch_shape != q.batch_shape
         return kl_divergence(q, p.expand(q.batch_shape) if expands else p)
     except NotImplementedError:

@@ -1,33 +1,33 @@
-"""Every value of a discrete latent, where there are few enough to be summed over."""
+"""All values of a small discrete latent."""
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 MOST_STATES = 2**17
-"""Largest number of values of a discrete latent that are summed over."""
+"""Largest number of values of a discrete latent that a sum runs over."""
 
 
 def num_states(prior: Distribution) -> int | None:
-    """Return how many values a discrete latent takes, or None if it is not discrete and finite."""
-    base, sites = _base(prior)
+    """Return the number of values of a latent, or None if the latent is not discrete and finite."""
+    base, size = _base(prior)
     if not base.has_enumerate_support:
         return None
-    return int(base.enumerate_support(expand=False).shape[0] ** sites)
+    return int(base.enumerate_support(expand=False).shape[0] ** size)
 
 
 def states(prior: Distribution) -> Tensor:
-    """Return every value of a discrete latent, `[S, *event]`."""
-    base, sites = _base(prior)
+    """Return all values of a discrete latent, `[S, *event]`."""
+    base, size = _base(prior)
     if base is prior:
         return base.enumerate_support()
-    values = base.enumerate_support()  # [S, sites, *event]
-    choice = torch.cartesian_prod(*[torch.arange(len(values), device=values.device)] * sites).reshape(-1, sites)
-    return values[choice, torch.arange(sites, device=values.device)]
+    values = base.enumerate_support()  # [S, size, *event]
+    choice = torch.cartesian_prod(*[torch.arange(len(values), device=values.device)] * size).reshape(-1, size)
+    return values[choice, torch.arange(size, device=values.device)]
 
 
 def _base(prior: Distribution) -> tuple[Distribution, int]:
-    """Return the distribution of one site of a latent, and the number of independent sites."""
+    """Return the distribution of one variable of a latent, and the number of independent variables."""
     if (
         isinstance(prior, Independent)
         and prior.reinterpreted_batch_ndims == 1

@@ -1,8 +1,8 @@
-"""Random numbers as a pure function of (seed, purpose, position): there is no generator state to save.
+"""Random numbers as a pure function of (seed, purpose, position). There is no generator state to save.
 
-A Philox counter-based generator (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") is
-keyed by the seed and the purpose and its counter starts at the position, so what a run draws depends neither
-on the number of devices, nor on what was drawn before, nor on where the run was resumed.
+Seed and purpose are the key of a Philox counter-based generator (Salmon et al., 2011, "Parallel random numbers: as easy
+as 1, 2, 3"). The position is the start of its counter. The numbers of a run therefore do not depend on the number of
+devices, on earlier draws, or on where the run was resumed.
 """
 
 import dataclasses
@@ -19,31 +19,31 @@ from torch import Tensor
 
 @runtime_checkable
 class NormalSource(Protocol):
-    """What `draw` asks for: standard normal numbers of a shape, or a seed for those who make their own."""
+    """A source of random numbers: standard normal numbers, or a seed for torch's own generators."""
 
     def normal(self, shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return standard normal numbers of `shape`: `[K, B, *event]`."""
         ...
 
     def torch_seed(self) -> int:
-        """Return a seed for distributions that only know `rsample`."""
+        """Return a seed for distributions that can only be sampled with torch's generator."""
         ...
 
-    def apart(self, purpose: str) -> "NormalSource":
-        """Return a source of numbers that are independent of these, and whose use changes none of these."""
+    def child(self, purpose: str) -> "NormalSource":
+        """Return an independent source for another purpose. Using it does not change the numbers of this source."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """The random numbers that belong to one place of one run.
+    """The random numbers for one purpose and one position of a run.
 
     Attributes:
         seed: The run's seed, any integer.
-        purpose: What the numbers are for: `"init"`, `"shuffle"`, `"binarize"`, `"latent"`, `"evaluate"`, ...
-        position: Where in the run: the global batch for training, the block of examples for evaluation.
-        rows: `(start, total)` of a rank's rows within the global batch. The noise is drawn for the whole
-            batch and sliced, so that a rank's index never enters a key.
+        purpose: Use of the numbers: `"init"`, `"shuffle"`, `"binarize"`, `"latent"`, `"evaluate"`, ...
+        position: Index of the global batch in training, index of the block of examples in evaluation.
+        rows: `(start, total)`: the part of the global batch that this rank has. Each rank draws the numbers of the
+            global batch and keeps its part, so the numbers do not depend on the number of ranks.
     """
 
     seed: int
@@ -52,7 +52,7 @@ class Noise:
     rows: tuple[int, int] | None = None
 
     def generator(self) -> np.random.Generator:
-        """Return a fresh NumPy generator at this position; positions are 2**192 numbers apart."""
+        """Return a new NumPy generator at this position. The distance of two positions is 2**192 numbers."""
         digest = hashlib.blake2b(f"{self.seed}/{self.purpose}".encode(), digest_size=16).digest()
         key = np.frombuffer(digest, dtype="<u8")
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.position]))
@@ -65,18 +65,19 @@ class Noise:
             return _normal(self.generator(), shape, dtype, device)
         start, total = self.rows
         num_samples, num_rows, *event = shape
-        whole = _normal(self.generator(), (num_samples, total, *event), dtype, "cpu")
-        return whole[:, start : start + num_rows].to(device)
+        numbers = _normal(self.generator(), (num_samples, total, *event), dtype, "cpu")
+        return numbers[:, start : start + num_rows].to(device)
 
     def uniform(self, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
         """Return float32 numbers, uniform on [0, 1), of `shape` `[B, *data]`, the same at every call."""
-        whole = self.generator().random((self._total(shape), *shape[1:]), dtype=np.float32)
-        return self._own(torch.from_numpy(whole), shape).to(device)
+        numbers = self.generator().random((self._total(shape), *shape[1:]), dtype=np.float32)
+        return self._own(torch.from_numpy(numbers), shape).to(device)
 
     def below(self, end: int, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
-        """Return whole numbers, uniform on 0 .. end - 1 with 1 <= end <= 256, as uint8 of `shape` `[B, *data]`.
+        """Return integers, uniform on 0 .. end - 1 with 1 <= end <= 256, as uint8 of `shape` `[B, *data]`.
 
-        Exactly uniform: a byte beyond the last multiple of `end` is drawn again. Five times as fast as `uniform`.
+        They are exactly uniform: bytes above the last multiple of `end` are drawn again. This is five times as fast as
+        `uniform`.
         """
         generator, size = self.generator(), math.prod([self._total(shape), *shape[1:]])
         accepted = 256 // end * end
@@ -93,45 +94,45 @@ class Noise:
     def _total(self, shape: Sequence[int]) -> int:
         return shape[0] if self.rows is None else self.rows[1]
 
-    def _own(self, whole: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return a rank's rows of what was drawn for the whole batch."""
+    def _own(self, numbers: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return this rank's part of the numbers of the global batch."""
         start = 0 if self.rows is None else self.rows[0]
-        return whole[start : start + shape[0]]
+        return numbers[start : start + shape[0]]
 
     def permutation(self, size: int) -> Tensor:
         """Return a random order of `range(size)` as int64 `[size]`."""
         return torch.from_numpy(self.generator().permutation(size))
 
     def torch_seed(self) -> int:
-        """Return a 63-bit seed for torch's own generators, for code that draws its own numbers.
+        """Return a 63-bit seed for torch's own generators.
 
-        Unlike `normal`, what is drawn with it depends on the device, on the shapes drawn before and on how the global
-        batch is shared out; ranks draw different numbers all the same.
+        Numbers that are drawn with it depend on the device, on the shapes drawn before and on the number of ranks.
+        Different ranks draw different numbers.
         """
         return int(self.generator().integers(2**63)) ^ (0 if self.rows is None else self.rows[0])
 
-    def apart(self, purpose: str) -> "Noise":
-        """Return the noise of another purpose at the same place of the run."""
+    def child(self, purpose: str) -> "Noise":
+        """Return the noise for another purpose at the same position."""
         return dataclasses.replace(self, purpose=f"{self.purpose}/{purpose}")
 
     def stream(self) -> "NoiseStream":
-        """Return a source that hands out this position's numbers piece by piece.
+        """Return a source that draws the numbers of this position in several calls.
 
-        However a sequence is cut into pieces along its first axis, its concatenation is the same.
+        The concatenation along the first axis does not depend on how the calls divide the numbers.
         """
         return NoiseStream(self)
 
 
 class NoiseStream:
-    """The numbers of one position, handed out piece by piece: see `Noise.stream`."""
+    """The numbers of one position, drawn in several calls. See `Noise.stream`."""
 
     def __init__(self, noise: Noise) -> None:
         self._noise = noise
-        self._apart: dict[str, NoiseStream] = {}
+        self._children: dict[str, NoiseStream] = {}
 
     @functools.cached_property
     def _generator(self) -> np.random.Generator:
-        return self._noise.generator()  # at the first number: most streams apart are never used
+        return self._noise.generator()  # created with the first number, because most child streams are never used
 
     def normal(
         self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -147,11 +148,11 @@ class NoiseStream:
         """Return the next 63-bit seed."""
         return int(self._generator.integers(2**63))
 
-    def apart(self, purpose: str) -> "NoiseStream":
-        """Return the stream of another purpose, the same one at every call: it goes on where it was left."""
-        if purpose not in self._apart:
-            self._apart[purpose] = self._noise.apart(purpose).stream()
-        return self._apart[purpose]
+    def child(self, purpose: str) -> "NoiseStream":
+        """Return the stream for another purpose. Each call returns the same stream, which continues."""
+        if purpose not in self._children:
+            self._children[purpose] = self._noise.child(purpose).stream()
+        return self._children[purpose]
 
 
 def _random_bytes(generator: np.random.Generator, size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Standard output and standard error that never end a run: a closed pipe, a full disk or an encoding is no error."""
+"""Standard output and standard error that never raise: not for a closed pipe, a full disk or an encoding."""
 
 import codecs
 import contextlib
@@ -11,23 +11,23 @@ from elbo_bench.errors import printable
 from elbo_bench.ranks import is_first
 
 _PLAIN = {"±": "+-", "‖": "||", "†": "+", "−": "-", "→": "->", "≥": ">=", "≤": "<=", "…": "...", "─": "-", "━": "-"}
-"""What stands for a character that the encoding of the terminal lacks."""
+"""Replacements for characters that the encoding of the terminal does not have."""
 
 
 def say(message: str) -> None:
     """Print one line on stderr, on rank 0 only."""
     if is_first():
         line = " ".join(message.split())
-        if len(line) > 1000:  # data of the user's rather than a key
+        if len(line) > 1000:  # it contains data of the user
             line = f"{line[:500]} ... {line[-300:]}"
         print(f"elbo-bench: {printable(line)}", file=sys.stderr)  # noqa: T201
 
 
 class Output:
-    """A text stream whose writes never raise. After the first failure it drops what is written.
+    """A text stream that never raises. After the first failure it discards all text.
 
     Args:
-        stream: The stream below.
+        stream: The stream to write to.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -35,7 +35,7 @@ class Output:
         self.problem: Exception | None = None
 
     def write(self, text: str) -> int:
-        """Write text. A character that the encoding lacks is replaced."""
+        """Write text. Characters that the encoding does not have are replaced."""
         if self.problem is None:
             try:
                 self._stream.write(text)
@@ -52,7 +52,7 @@ class Output:
             self.write(line)
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush the stream."""
         if self.problem is None:
             try:
                 self._stream.flush()
@@ -61,7 +61,7 @@ class Output:
 
     def _give_up(self, error: Exception) -> None:
         self.problem = error
-        # What is left in the buffers below would raise again when Python flushes them at its end.
+        # Python flushes the buffers at exit, which would raise again. Redirect the stream to the null device.
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -73,11 +73,11 @@ class Output:
 
 @contextlib.contextmanager
 def safe_output() -> Iterator[None]:
-    """Make `sys.stdout` and `sys.stderr` streams whose writes never raise; restore them at the end."""
+    """Replace `sys.stdout` and `sys.stderr` by streams that never raise. Restore them on exit."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed by who started us: the next file that is opened would take its number
+        except OSError:  # closed by the parent process: the next opened file would get this number
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
@@ -91,7 +91,7 @@ def safe_output() -> Iterator[None]:
 
 
 def output_problem() -> str | None:
-    """Return why results could not be written on stdout, or None. A reader that has read enough is no problem."""
+    """Return why writing to stdout failed, or None. A pipe that the reader closed is not a failure."""
     sys.stdout.flush()
     problem = getattr(sys.stdout, "problem", None)
     if problem is None or isinstance(problem, BrokenPipeError):

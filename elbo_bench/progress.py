@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long tasks: a bar on a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
@@ -11,13 +11,13 @@ from elbo_bench.errors import printable
 
 
 class ProgressLine:
-    """Shows how far one piece of work is, on stderr; stdout belongs to results.
+    """Shows the progress of one task on stderr.
 
     Args:
-        title: What is being done.
-        total: How many steps it has; None until an update says so.
-        enabled: Whether anything is shown; ranks other than 0 show nothing.
-        seconds: Time between two plain lines.
+        title: Name of the task.
+        total: Number of steps. None if it is not known yet.
+        enabled: Whether progress is shown. Only rank 0 shows it.
+        seconds: Time between two lines.
     """
 
     def __init__(self, title: str, total: int | None, *, enabled: bool = True, seconds: float = 10.0) -> None:
@@ -44,7 +44,7 @@ class ProgressLine:
         return self
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
-        """Show that `done` steps are done, of `total` if that was not known before."""
+        """Show that `done` steps are done. `total` sets the number of steps."""
         self._done, self._note = done, note
         self._total = self._total if total is None else total
         if not self._enabled:
@@ -55,7 +55,7 @@ class ProgressLine:
             self._print()
 
     def due(self) -> bool:
-        """Return whether a new note would be shown: making one may cost a wait for the device."""
+        """Return whether the next update will be shown. Use it to skip a note that is expensive to compute."""
         return self._enabled and time.monotonic() - self._shown >= (0.2 if self._bar is not None else self._seconds)
 
     def __exit__(

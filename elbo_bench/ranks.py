@@ -1,6 +1,6 @@
-"""Which process of a run this is, as whoever started it has said: before the processes know each other.
+"""The rank of this process, from environment variables, before the processes are connected.
 
-Lightning starts the processes of one machine itself; torchrun and srun start all of them.
+Lightning starts the processes of one machine. torchrun and srun start all processes.
 """
 
 import os
@@ -12,12 +12,12 @@ def by_torchrun() -> bool:
 
 
 def by_srun() -> bool:
-    """Return whether srun started this process as one of several: a step of one task starts its processes itself."""
+    """Return whether srun started this process as one of several tasks."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and not by_torchrun()
 
 
 def is_first() -> bool:
-    """Return whether this process is rank 0, which alone claims, writes, prints and tells W&B."""
+    """Return whether this process is rank 0. Only rank 0 locks, writes, prints and logs to W&B."""
     if by_torchrun():
         return os.environ.get("RANK", "0") == "0"
     if by_srun():
@@ -26,12 +26,12 @@ def is_first() -> bool:
 
 
 def started_by_others() -> int | None:
-    """Return how many processes torchrun or srun has started; None if the run starts its own."""
+    """Return the number of processes that torchrun or srun has started, or None if the run starts its processes."""
     if by_torchrun():
         return int(os.environ["WORLD_SIZE"])
     return int(os.environ["SLURM_STEP_NUM_TASKS"]) if by_srun() else None
 
 
 def others_were_started() -> bool:
-    """Return whether the other processes of this run are on their way already, whatever this one finds."""
+    """Return whether the other processes of this run are started already."""
     return by_torchrun() or by_srun() or "WORLD_SIZE" in os.environ or "NODE_RANK" in os.environ

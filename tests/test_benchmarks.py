@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records import record, write
+from support.records import record, write
 
 ROOT = Path(__file__).resolve().parents[1]
 

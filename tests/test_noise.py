@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import torch
 from hypothesis import strategies as st
-from linear_gaussian_case import assert_mean, trials
+from support.linear_gaussian_case import assert_mean, trials
 from torch import Tensor
 
 from elbo_bench.noise import Noise

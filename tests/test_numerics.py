@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import torch
 from hypothesis import strategies as st
-from linear_gaussian_case import trials
+from support.linear_gaussian_case import trials
 
 from elbo_bench import numerics
 from elbo_bench.numerics import log_mean_exp, log_sigmoid_sum, negative_softplus_sum

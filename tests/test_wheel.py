@@ -35,7 +35,7 @@ def test_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     env = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
-    where = [sys.executable, "-c", "import elbo_bench.catalogue as c; print(c.conf_root())"]
+    where = [sys.executable, "-c", "import elbo_bench.config.catalogue as c; print(c.conf_root())"]
     found = subprocess.run(where, cwd=empty, env=env, check=True, capture_output=True, text=True).stdout.strip()
     assert Path(found) == site / "elbo_bench" / "conf"
     command = [

@@ -1,6 +1,6 @@
-"""Laws that every objective and every model must keep, whoever wrote it: `elbo-bench check` prints which ones hold."""
+"""Laws: properties that every objective and every model must have. `elbo-bench check` tests them."""
 
-from elbo_bench.conformance.law import Law, LawBroken, Verdict
+from elbo_bench.conformance.law import Law, LawBroken, LawSkipped, Verdict
 from elbo_bench.conformance.model_subject import ModelSubject
 from elbo_bench.conformance.objective_subject import ObjectiveSubject
 from elbo_bench.conformance.suite import MODEL_LAWS, OBJECTIVE_LAWS, judge_all
@@ -10,6 +10,7 @@ __all__ = [
     "OBJECTIVE_LAWS",
     "Law",
     "LawBroken",
+    "LawSkipped",
     "ModelSubject",
     "ObjectiveSubject",
     "Verdict",

@@ -1,7 +1,7 @@
-"""Two small models of which everything is known: one with a normal latent, one whose latent can be enumerated.
+"""Two small models whose log p(x) and posterior are known: one with a normal latent, one with a binary latent.
 
-They share no code with the project's models. The columns of the decoder's matrix are orthogonal, so that the
-posterior has independent dimensions, and every closed form that a bound may ask for exists at it, too.
+They share no code with the project's models. The columns of the decoder matrix are orthogonal, so the posterior has
+independent dimensions, and every closed form that a bound may use exists for it.
 """
 
 import abc
@@ -26,11 +26,11 @@ C = TypeVar("C", bound="Case")
 
 @dataclasses.dataclass(frozen=True)
 class Case(abc.ABC):
-    """A model with observations; the encoder is free, it has parameters of its own for each of them.
+    """A model together with B observations. The encoder has separate parameters for each observation.
 
     Attributes:
         x: Observations, `[B, D]`.
-        parameters: Tensors by part and name; those of the encoder have a row for each example.
+        parameters: Tensors by part and name. Those of the encoder are `[B, ...]`.
     """
 
     x: Tensor
@@ -38,7 +38,7 @@ class Case(abc.ABC):
 
     @abc.abstractmethod
     def posterior(self, x: Float[Tensor, "B D"]) -> Distribution:
-        """Return q(z|x): the rows of `x` are those of the case."""
+        """Return q(z|x). `x` must be the observations of the case."""
 
     @abc.abstractmethod
     def prior(self) -> Distribution:
@@ -56,28 +56,28 @@ class Case(abc.ABC):
 
     @abc.abstractmethod
     def at_posterior(self: C) -> C:
-        """Return the case whose q(z|x) is the posterior."""
+        """Return the case with q(z|x) equal to the posterior p(z|x)."""
 
     def replaced(self: C, part: Part, values: Parameters) -> C:
-        """Return the case with other parameters of one part."""
+        """Return the case with new parameters of one part."""
         return dataclasses.replace(self, parameters={**self.parameters, part: dict(values)})
 
     def moved(self: C, part: Part, direction: Parameters, step: float) -> C:
-        """Return the case with the parameters of one part a step further along a direction."""
+        """Return the case with the parameters of one part moved by `step` along a direction."""
         values = self.parameters[part]
         return self.replaced(part, {name: values[name] + step * along for name, along in direction.items()})
 
-    def rows(self: C, index: Tensor) -> C:
-        """Return the case of some of its examples, each as often as it is named."""
+    def select(self: C, index: Tensor) -> C:
+        """Return the case of the examples with these indices, which may repeat."""
         encoder = {name: value[index] for name, value in self.parameters["encoder"].items()}
-        return dataclasses.replace(self, x=self.x[index]).replaced("encoder", encoder)
+        return dataclasses.replace(self.replaced("encoder", encoder), x=self.x[index])
 
     def to(self: C, dtype: torch.dtype) -> C:
         """Return the case in another precision."""
         return self._each(lambda value: value.to(dtype), x=self.x.to(dtype))
 
     def leaves(self: C) -> C:
-        """Return the case with parameters that ask for a gradient."""
+        """Return the case with parameters that require a gradient."""
         return self._each(lambda value: value.detach().clone().requires_grad_(), x=self.x)
 
     def _each(self: C, change: Any, x: Tensor) -> C:
@@ -88,12 +88,12 @@ class Case(abc.ABC):
 
 
 class GaussianCase(Case):
-    """A linear Gaussian model: z ~ N(m, S), x|z ~ N(W z + mu, sigma^2 I), and q with independent dimensions."""
+    """A linear Gaussian model: z ~ N(m, S), x|z ~ N(W z + mu, sigma^2 I). q(z|x) has independent dimensions."""
 
     def posterior(self, x: Float[Tensor, "B D"]) -> DiagonalNormal:
         """Return q(z|x)."""
         encoder = self.parameters["encoder"]
-        assert len(x) == len(encoder["loc"]), "the encoder is free: it knows its own examples alone"
+        assert len(x) == len(encoder["loc"])
         return DiagonalNormal(encoder["loc"], encoder["log_scale"].exp())
 
     def prior(self) -> DiagonalNormal:
@@ -111,7 +111,7 @@ class GaussianCase(Case):
         return log_p_x
 
     def at_posterior(self) -> "GaussianCase":
-        """Return the case whose q(z|x) is the posterior: by completing the square, with W'W diagonal."""
+        """Return the case with the exact posterior, by completing the square. W'W is diagonal."""
         decoder, prior = self.parameters["decoder"], self.parameters["prior"]
         weight, noise = decoder["weight"], (2 * decoder["log_sigma"]).exp()
         prior_precision = (-2 * prior["log_scale"]).exp()
@@ -121,7 +121,7 @@ class GaussianCase(Case):
 
 
 class DiscreteCase(Case):
-    """Independent zeros and ones z, x|z ~ N(W z + mu, sigma^2 I), and q with independent dimensions."""
+    """A model with independent binary z and x|z ~ N(W z + mu, sigma^2 I). q(z|x) has independent dimensions."""
 
     def posterior(self, x: Float[Tensor, "B D"]) -> Independent:  # type: ignore[type-arg]
         """Return q(z|x)."""
@@ -133,12 +133,12 @@ class DiscreteCase(Case):
         return _bits(self.parameters["prior"]["logits"])
 
     def log_p_x(self) -> Float[Tensor, " B"]:
-        """Return the log of the sum over all z of p(x, z)."""
-        every = states(self.prior())[:, None]
-        return torch.logsumexp(self.prior().log_prob(every) + self.likelihood(every).log_prob(self.x), 0)
+        """Return log p(x) as a sum over all z."""
+        z = states(self.prior())[:, None]
+        return torch.logsumexp(self.prior().log_prob(z) + self.likelihood(z).log_prob(self.x), 0)
 
     def at_posterior(self) -> "DiscreteCase":
-        """Return the case whose q(z|x) is the posterior: with W'W diagonal its log-odds are a sum over dimensions."""
+        """Return the case with the exact posterior. W'W is diagonal, so each dimension has its own log-odds."""
         decoder = self.parameters["decoder"]
         weight, noise = decoder["weight"], (2 * decoder["log_sigma"]).exp()
         evidence = ((self.x - decoder["mean"]) @ weight - weight.square().sum(0) / 2) / noise
@@ -150,12 +150,9 @@ def _bits(logits: Tensor) -> Independent:  # type: ignore[type-arg]
 
 
 def gaussian_case(num_latents: int, num_examples: int, num_dims: int) -> GaussianCase:
-    """Return the normal case with an encoder that is off the posterior: half its scale away, a fifth too wide."""
+    """Return a Gaussian case. q(z|x) has other means (by about half a scale) and scales (by about 20 %) than p(z|x)."""
     numbers = Noise(1, "conformance").stream()
-    prior = {
-        "loc": 0.3 * _normal(numbers, num_latents),
-        "log_scale": 0.2 * _normal(numbers, num_latents),
-    }
+    prior = {"loc": 0.3 * _normal(numbers, num_latents), "log_scale": 0.2 * _normal(numbers, num_latents)}
     parameters = {"encoder": {}, "decoder": _decoder(numbers, num_latents, num_dims), "prior": prior}
     exact = GaussianCase(_normal(numbers, num_examples, num_dims), parameters).at_posterior()  # type: ignore[arg-type]
     q = exact.parameters["encoder"]
@@ -165,7 +162,7 @@ def gaussian_case(num_latents: int, num_examples: int, num_dims: int) -> Gaussia
 
 
 def discrete_case(num_latents: int, num_examples: int, num_dims: int) -> DiscreteCase:
-    """Return the discrete case with an encoder that is off the posterior."""
+    """Return a binary case whose q(z|x) differs from the posterior."""
     numbers = Noise(2, "conformance").stream()
     prior = {"logits": 0.5 * _normal(numbers, num_latents)}
     parameters = {"encoder": {}, "decoder": _decoder(numbers, num_latents, num_dims), "prior": prior}

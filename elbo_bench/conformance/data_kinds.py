@@ -1,4 +1,4 @@
-"""The kinds of data that a model is offered: it is held against the laws on the first that it accepts."""
+"""The kinds of data that `check` tries with a model. The laws use the first kind that the model accepts."""
 
 import dataclasses
 
@@ -11,14 +11,14 @@ from elbo_bench.noise import Noise
 
 @dataclasses.dataclass(frozen=True)
 class DataKind:
-    """A kind of data: the shape of an example, and how many levels a value has, None if it is continuous."""
+    """A kind of data: the shape of an example, and the number of levels of a value (None for continuous values)."""
 
     shape: tuple[int, ...]
     num_levels: int | None
 
     @property
     def info(self) -> DataInfo:
-        """What a model is told of it; a continuous value lies between 0 and 1."""
+        """The facts of the data that a model receives. Continuous values lie between 0 and 1."""
         observation = "continuous" if self.num_levels is None else "discrete"
         grey = 0.2 + 0.6 * Noise(6, "conformance/mean").uniform(self.shape)
         mean = grey * ((self.num_levels or 2) - 1)
@@ -26,16 +26,16 @@ class DataKind:
         return DataInfo(self.shape, mean, 100, observation, self.num_levels, bounds)  # type: ignore[arg-type]
 
     def examples(self, count: int) -> Tensor:
-        """Return examples in float64, `[count, *shape]`."""
+        """Return random examples in float64, `[count, *shape]`."""
         uniform = Noise(7, "conformance/data").stream().uniform((count, *self.shape))
         return uniform if self.num_levels is None else (uniform * self.num_levels).floor()
 
     def of_shape(self, shape: tuple[int, ...]) -> "DataKind":
-        """Return the kind of data with other examples."""
+        """Return the same kind of data with examples of another shape."""
         return dataclasses.replace(self, shape=shape)
 
     def every_example(self) -> Tensor | None:
-        """Return all examples that there are, or None if they are too many or continuous."""
+        """Return all possible examples, or None if they are continuous or more than 2^16."""
         num_values = torch.Size(self.shape).numel()
         if self.num_levels is None or self.num_levels**num_values > 2**16:
             return None

@@ -1,4 +1,4 @@
-"""Integrals over one or two latent dimensions, by a grid so wide and fine that nothing is left out."""
+"""Numerical integration over one or two latent dimensions, on a wide and fine grid."""
 
 import dataclasses
 import functools
@@ -13,10 +13,10 @@ _CHUNK = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A grid over the latent, twelve standard deviations of some samples to either side of their mean.
+    """A grid that reaches twelve standard deviations of some samples to either side of their mean.
 
     Attributes:
-        samples: Samples of the latent, `[S, *latent]`; it has at most two dimensions.
+        samples: Samples of the latent, `[S, *latent]`. The latent has at most two dimensions.
         size: Points along each dimension, an odd number.
     """
 
@@ -25,7 +25,7 @@ class Grid:
 
     @functools.cached_property
     def points(self) -> Tensor:
-        """Every point, `[G, *latent]`."""
+        """All points, `[G, *latent]`."""
         flat = self.samples.flatten(1)
         unit = torch.linspace(-1, 1, self.size, dtype=torch.float64)
         axes = [mean + 12 * scale * unit for mean, scale in zip(flat.mean(0), flat.std(0), strict=True)]
@@ -33,18 +33,18 @@ class Grid:
 
     @functools.cached_property
     def log_cell(self) -> float:
-        """Logarithm of what one point stands for."""
+        """Logarithm of the volume of one cell."""
         return float((24 * self.samples.flatten(1).std(0) / (self.size - 1)).log().sum())
 
     def log_values(self, log_density: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the log of each point's share of an integral, `[G, *rest]`."""
+        """Return the logarithm of density times cell volume at each point, `[G, *rest]`. They sum to the integral."""
         with torch.no_grad():
             pieces = [log_density(some) for some in self.points.split(_CHUNK)]
         return torch.cat(pieces) + self.log_cell
 
     def coarse(self, log_values: Tensor) -> Tensor:
-        """Return the shares of the integral by every other point of each dimension."""
+        """Return the values of the grid that keeps every second point of each dimension."""
         num_dims = self.samples[0].numel()
-        whole: Tensor = log_values.unflatten(0, (self.size,) * num_dims)
-        kept = whole[(slice(None, None, 2),) * num_dims].flatten(0, num_dims - 1)
+        grid: Tensor = log_values.unflatten(0, (self.size,) * num_dims)
+        kept = grid[(slice(None, None, 2),) * num_dims].flatten(0, num_dims - 1)
         return kept + num_dims * math.log(2)

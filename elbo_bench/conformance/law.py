@@ -1,43 +1,43 @@
-"""What a law is: a sentence, where it comes from, whom it binds, and a check that a breach does not pass."""
+"""A law: a property that every component of a kind must have, and the check that tests it."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from torch import Tensor
+
+from elbo_bench.errors import in_a_line
 
 S = TypeVar("S")
 
 
-class LawBroken(Exception):  # noqa: N818 - a verdict, no error of the program
-    """A law does not hold; the line says what was seen."""
+class LawBroken(Exception):  # noqa: N818 - a verdict, not an error of the program
+    """The component breaks the law. The message says what was found."""
 
 
-def anyone(_: Any) -> str | None:
-    """Return no reason to skip: the law binds every component."""
-    return None
+class LawSkipped(Exception):  # noqa: N818
+    """The law does not apply to the component. The message says why."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Law(Generic[S]):
-    """A law of components.
+    """A property that a component must have.
 
     Attributes:
         name: The law as a sentence.
-        source: Where it comes from: a paper, or the contract it is part of.
-        check: Returns what was seen, such as the smallest error that would have been, or None; raises `LawBroken`.
-        applies: Returns the reason why a component is not bound by it, or None.
+        source: Where the law comes from: a paper, or the file that states the contract.
+        check: Returns what was found, such as the smallest error that the check can detect, or None. Raises
+            `LawBroken` or `LawSkipped`.
     """
 
     name: str
     source: str
     check: Callable[[S], str | None]
-    applies: Callable[[S], str | None] = anyone
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether a component keeps a law, and what was seen: a figure, a breach, or the reason of a skip."""
+    """The result of one law on one component. `seen` says what was found, or why the law was skipped."""
 
     law: str
     source: str
@@ -45,30 +45,40 @@ class Verdict:
     seen: str
 
 
+def law(name: str, source: str) -> Callable[[Callable[[S], str | None]], Law[S]]:
+    """Return a decorator that turns a check into a law."""
+    return lambda check: Law(name, source, check)
+
+
+def skip_if(condition: bool, reason: str) -> None:
+    """Skip the law if the condition is true.
+
+    Raises:
+        LawSkipped: It is true.
+    """
+    if condition:
+        raise LawSkipped(reason)
+
+
 def judge(law: Law[S], subject: S) -> Verdict:
-    """Hold a component against one law; whatever else it raises is a breach, too."""
+    """Return the verdict of one law on a component. Any exception that the component raises breaks the law."""
+    status: Literal["holds", "broken", "skipped"] = "broken"
     try:
-        reason = law.applies(subject)
-        if reason is not None:
-            return Verdict(law.name, law.source, "skipped", reason)
-        return Verdict(law.name, law.source, "holds", law.check(subject) or "")
+        status, seen = "holds", law.check(subject) or ""
+    except LawSkipped as skipped:
+        status, seen = "skipped", str(skipped)
     except LawBroken as broken:
-        return Verdict(law.name, law.source, "broken", str(broken))
-    except (Exception, SystemExit) as error:  # it is someone's code, and may raise anything
-        return Verdict(law.name, law.source, "broken", f"raises {type(error).__name__}: {one_line(error)}")
-
-
-def one_line(error: BaseException) -> str:
-    """Return the beginning of an error's message, in one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]} ..."
+        seen = str(broken)
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        seen = f"raises {in_a_line(error)}"
+    return Verdict(law.name, law.source, status, seen)
 
 
 def require_close(found: Tensor, expected: Tensor, what: str, *, atol: float, rtol: float = 0.0) -> float:
-    """Return the largest difference; NaN is unlike everything, equal infinities are alike.
+    """Return the largest difference of two tensors. Equal infinities have difference 0. NaN equals nothing.
 
     Raises:
-        LawBroken: They have different shapes, or some numbers are further apart than `atol + rtol * |expected|`.
+        LawBroken: The shapes differ, or a difference is larger than `atol + rtol * |expected|`.
     """
     if found.shape != expected.shape:
         raise LawBroken(f"{what}: the shape is {tuple(found.shape)}, not {tuple(expected.shape)}")

@@ -1,18 +1,17 @@
-"""Laws of a model as an object: shapes, precision, and what its distributions may depend on."""
+"""Laws of a model as an object: shapes, precision, state, and what its distributions may depend on."""
 
 import copy
-from typing import cast
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
-from elbo_bench.conformance.law import Law, LawBroken, require_close
-from elbo_bench.conformance.model_subject import NOISE, ModelSubject, sampled
-from elbo_bench.draws import LatentVariableModel, score
+from elbo_bench.conformance.law import LawBroken, law, require_close, skip_if
+from elbo_bench.conformance.model_subject import NOISE, sampled
+from elbo_bench.conformance.model_subject import ModelSubject as S
+from elbo_bench.draws import score
 from elbo_bench.noise import Noise
 
-S = ModelSubject
+CONTRACT = "LatentVariableModel, draws.py"
 
 
 def _require_shape(found: torch.Size, expected: tuple[int, ...], what: str) -> None:
@@ -20,165 +19,139 @@ def _require_shape(found: torch.Size, expected: tuple[int, ...], what: str) -> N
         raise LawBroken(f"{what} is {tuple(found)}, not {expected}")
 
 
+@law("its distributions have the right shapes", CONTRACT)
 def _shapes(subject: S) -> str:
-    model, rows, samples = subject.model(), len(subject.x), subject.num_samples
+    model, size, samples = subject.model(), len(subject.x), subject.num_samples
     posterior, prior = model.posterior(subject.x), model.prior()
     latent = tuple(prior.event_shape)
-    _require_shape(prior.batch_shape, (), "the batch of p(z)")
-    _require_shape(posterior.batch_shape, (rows,), "the batch of q(z|x)")
-    _require_shape(posterior.event_shape, latent, "the event of q(z|x), where that of p(z) is another: it")
+    _require_shape(prior.batch_shape, (), "the batch shape of p(z)")
+    _require_shape(posterior.batch_shape, (size,), "the batch shape of q(z|x)")
+    _require_shape(posterior.event_shape, latent, "the event shape of q(z|x), which must be that of p(z),")
     z = subject.drawn(model).z.detach()
-    _require_shape(z.shape, (samples, rows, *latent), "the shape of z")
-    for lead in ((), (rows,), (samples, rows), (2, samples, rows)):
+    _require_shape(z.shape, (samples, size, *latent), "the shape of z")
+    for lead in ((), (size,), (samples, size), (2, samples, size)):
         some = z[0, 0] if not lead else z[0] if len(lead) == 1 else z.expand(*lead, *latent)
         likelihood = model.likelihood(some)
-        _require_shape(likelihood.batch_shape, lead, f"for z of {tuple(some.shape)} the batch of p(x|z)")
-        _require_shape(likelihood.event_shape, subject.kind.shape, "the event of p(x|z)")
-    return f"data {subject.kind}, K = {samples}, B = {rows}, latent {'x'.join(map(str, latent)) or 'a number'}"
+        _require_shape(likelihood.batch_shape, lead, f"for z of shape {tuple(some.shape)} the batch shape of p(x|z)")
+        _require_shape(likelihood.event_shape, subject.kind.shape, "the event shape of p(x|z)")
+    return f"data {subject.kind}, K = {samples}, B = {size}, latent {'x'.join(map(str, latent)) or 'a number'}"
 
 
+@law("log-densities are finite, [K, B]", CONTRACT)
 def _finite(subject: S) -> None:
-    model = subject.model()
-    draws = subject.drawn(model)
+    draws = subject.drawn(subject.model())
     for name in ("log_p_x_given_z", "log_p_z", "log_q_z_given_x"):
         value: Tensor = getattr(draws, name)
-        _require_shape(value.shape, (subject.num_samples, len(subject.x)), name)
+        _require_shape(value.shape, (subject.num_samples, len(subject.x)), f"the shape of {name}")
         if not bool(value.isfinite().all()):
             raise LawBroken(f"{name} is not finite: {value.flatten().tolist()[:6]}")
         if value.dtype is not torch.float64:
             raise LawBroken(f"{name} is {value.dtype} in a model of float64")
 
 
-def _leading_axes(subject: S) -> None:
+@law("the densities of a latent do not depend on the other latents", CONTRACT)
+def _other_latents(subject: S) -> None:
     model = subject.model()
     draws = subject.drawn(model)
-    z = draws.z.detach()
     for row in range(len(subject.x)):
-        for sample in range(len(z)):
-            alone = model.likelihood(z[sample, row]).log_prob(subject.x[row])
+        for sample in range(len(draws.z)):
+            z = draws.z[sample, row].detach()
+            alone = model.likelihood(z).log_prob(subject.x[row])
             require_close(alone, draws.log_p_x_given_z[sample, row], "log p(x|z) of one z alone", atol=1e-9)
-            require_close(model.prior().log_prob(z[sample, row]), draws.log_p_z[sample, row], "log p(z)", atol=1e-9)
+            require_close(model.prior().log_prob(z), draws.log_p_z[sample, row], "log p(z) of one z alone", atol=1e-9)
 
 
-def _neighbours(subject: S) -> None:
+@law("q(z|x) of an example does not depend on the other examples", CONTRACT)
+def _other_examples(subject: S) -> None:
     model = subject.model()
-    whole = subject.drawn(model)
+    together = subject.drawn(model)
     for row in range(len(subject.x)):
         x = subject.x[row : row + 1]
-        alone = score(model, model.posterior(x), x, whole.z[:, row : row + 1].detach())
+        alone = score(model, model.posterior(x), x, together.z[:, row : row + 1].detach())
         for name in ("log_q_z_given_x", "log_p_x_given_z"):
-            require_close(getattr(alone, name)[:, 0], getattr(whole, name)[:, row], f"{name} encoded alone", atol=1e-9)
+            expected = getattr(together, name)[:, row]
+            require_close(getattr(alone, name)[:, 0], expected, f"{name} of one example alone", atol=1e-9)
 
 
-def _transports(subject: S) -> str | None:
-    return None if hasattr(subject.model().posterior(subject.x), "transport") else "q(z|x) has no transport"
-
-
+@law("transport is a function of the noise", "noise.py")
 def _transport(subject: S) -> None:
     model = subject.model()
     posterior = model.posterior(subject.x)
-    shape = (subject.num_samples, *posterior.batch_shape, *posterior.event_shape)
-    noise = NOISE.normal(shape, dtype=torch.float64)
-    first = posterior.transport(noise)  # type: ignore[attr-defined]
+    skip_if(not hasattr(posterior, "transport"), "q(z|x) has no transport")
+    noise = NOISE.normal((subject.num_samples, *posterior.batch_shape, *posterior.event_shape), dtype=torch.float64)
+    first = posterior.transport(noise)
     if first.dtype is not torch.float64:
-        raise LawBroken(f"of float64 noise it makes {first.dtype}")
-    require_close(posterior.transport(noise), first, "the second time", atol=0.0)  # type: ignore[attr-defined]
-    apart = torch.stack([model.posterior(subject.x).transport(each[None])[0] for each in noise])  # type: ignore[attr-defined]
-    require_close(apart, first, "sample by sample", atol=1e-9)
+        raise LawBroken(f"for float64 noise it returns {first.dtype}")
+    require_close(posterior.transport(noise), first, "the second time", atol=0.0)
+    one_by_one = torch.stack([model.posterior(subject.x).transport(each[None])[0] for each in noise])
+    require_close(one_by_one, first, "sample by sample", atol=1e-9)
 
 
+@law("every parameter has a gradient", "a parameter without a gradient is never trained")
 def _gradients(subject: S) -> str:
-    model = cast("nn.Module", subject.model())
-    draws = subject.drawn(cast("LatentVariableModel", model))
+    model = subject.model()
+    draws = subject.drawn(model)
     weights = 1 + Noise(9, "conformance/weights").stream().uniform(draws.log_w.shape)
     (weights * draws.log_w).sum().backward()
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    idle = [name for name, p in named.items() if p.grad is None or not bool(p.grad.any())]
-    if idle:
-        raise LawBroken(f"log w has no gradient in {', '.join(idle)}")
-    wrong = [name for name, p in named.items() if p.grad is not None and not bool(p.grad.isfinite().all())]
-    if wrong:
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    if zero := [name for name, gradient in gradients.items() if gradient is None or not bool(gradient.any())]:
+        raise LawBroken(f"log w has no gradient in {', '.join(zero)}")
+    if wrong := [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]:
         raise LawBroken(f"the gradient is not finite in {', '.join(wrong)}")
     through = "through the samples" if draws.z.requires_grad else "not through the samples"
-    return f"{len(named)} tensors of parameters, {through}"
+    return f"{len(gradients)} parameter tensors, {through}"
 
 
-def _log_w(subject: S, model: nn.Module, z: Tensor, x: Tensor | None = None) -> Tensor:
-    x = subject.x if x is None else x
-    made = cast("LatentVariableModel", model)
-    with torch.no_grad():
-        return score(made, made.posterior(x), x, z).log_w
-
-
+@law("its state_dict restores it", "a run is evaluated from its saved weights")
 def _state(subject: S) -> None:
-    first, second = cast("nn.Module", subject.model()), cast("nn.Module", subject.model(seed=1))
-    z = subject.drawn(cast("LatentVariableModel", first)).z.detach()
-    expected = _log_w(subject, first, z)
-    if torch.equal(_log_w(subject, second, z), expected):
-        raise LawBroken("its log-weights do not depend on its parameters")
+    first, second, z = subject.model(), subject.model(seed=1), subject.latents()
+    expected = subject.log_w(first, z)
+    if torch.equal(subject.log_w(second, z), expected):
+        raise LawBroken("its log-weights stay the same when its parameters change")
     second.load_state_dict(first.state_dict())
-    require_close(_log_w(subject, second, z), expected, "from the saved state", atol=1e-12, rtol=1e-12)
+    require_close(subject.log_w(second, z), expected, "from the saved state", atol=1e-12, rtol=1e-12)
 
 
+@law("float32 and float64 give the same densities", CONTRACT)
 def _precision(subject: S) -> str:
-    double = cast("nn.Module", subject.model())
+    double, z = subject.model(), subject.latents()
     single = copy.deepcopy(double).float()
-    z = subject.drawn(cast("LatentVariableModel", double)).z.detach()
-    narrow = _log_w(subject, single, z.float() if z.is_floating_point() else z, subject.x.float())
+    expected = subject.log_w(double, z)
+    narrow = subject.log_w(single, z.float() if z.is_floating_point() else z, subject.x.float())
     if narrow.dtype is not torch.float32:
         raise LawBroken(f"in float32 its log-weights are {narrow.dtype}")
-    apart = require_close(narrow, _log_w(subject, double, z), "log w in float32", atol=1e-3, rtol=1e-4)
-    again = copy.deepcopy(single).double()
-    require_close(_log_w(subject, again, z), _log_w(subject, double, z), "copied and widened", atol=1e-3, rtol=1e-4)
-    return f"{apart:.1g} nats apart"
+    difference = require_close(narrow, expected, "log w in float32", atol=1e-3, rtol=1e-4)
+    again = subject.log_w(copy.deepcopy(single).double(), z)
+    require_close(again, expected, "log w of a float32 copy in float64", atol=1e-3, rtol=1e-4)
+    return f"differ by {difference:.1g} nats"
 
 
+@law("train() and eval() give the same densities", "one model has one log p(x)")
 def _modes(subject: S) -> None:
-    model = cast("nn.Module", subject.model())
-    z = subject.drawn(cast("LatentVariableModel", model)).z.detach()
-    require_close(_log_w(subject, model.eval(), z), _log_w(subject, model.train(), z), "after eval()", atol=0.0)
+    model, z = subject.model(), subject.latents()
+    require_close(subject.log_w(model.eval(), z), subject.log_w(model.train(), z), "log w after eval()", atol=0.0)
 
 
-def _global_numbers(subject: S) -> None:
-    model = subject.model()
-    z, x = subject.drawn(model).z.detach(), subject.x.clone()
+@law("the densities are a function of x and z", "noise.py")
+def _global_random_state(subject: S) -> None:
+    model, z, x = subject.model(), subject.latents(), subject.x.clone()
     with torch.random.fork_rng([]):
         before = torch.get_rng_state()
-        values = [_log_w(subject, cast("nn.Module", model), z) for _ in range(2)]
+        first, second = subject.log_w(model, z), subject.log_w(model, z)
         if not torch.equal(torch.get_rng_state(), before):
-            raise LawBroken("scoring draws global random numbers")
-    require_close(values[1], values[0], "log w the second time", atol=0.0)
-    require_close(x, subject.x, "afterwards x", atol=0.0)
+            raise LawBroken("its densities use the global random state")
+    require_close(second, first, "log w the second time", atol=0.0)
+    require_close(x, subject.x, "x afterwards", atol=0.0)
 
 
+@law("samples of p(x|z) are valid data", "DataInfo, data_info.py")
 def _data(subject: S) -> None:
-    model = subject.model()
-    z = sampled(model.prior(), 4, "latents")
-    likelihood: Distribution = model.likelihood(z)
+    model, levels = subject.model(), subject.kind.num_levels
+    likelihood = model.likelihood(sampled(model.prior(), 4, "latents"))
     x = sampled(likelihood, 3, "observations")
     _require_shape(x.shape, (3, 4, *subject.kind.shape), "the shape of a sample of p(x|z)")
-    if subject.kind.num_levels is not None:
-        wrong = (x != x.floor()) | (x < 0) | (x >= subject.kind.num_levels)
-        if bool(wrong.any()):
-            raise LawBroken(f"{float(x[wrong][0]):.6g} is none of the levels 0 .. {subject.kind.num_levels - 1}")
+    if levels is not None and bool((wrong := (x != x.floor()) | (x < 0) | (x >= levels)).any()):
+        raise LawBroken(f"{float(x[wrong][0]):.6g} is none of the levels 0 .. {levels - 1}")
     log_p = likelihood.log_prob(x)
     if not bool(log_p.isfinite().all()):
         raise LawBroken(f"log p(x|z) of its own samples is {log_p.flatten().tolist()[:6]}")
-
-
-CONTRACT = "LatentVariableModel, draws.py"
-MODEL_FORM_LAWS: tuple[Law[ModelSubject], ...] = (
-    Law(name="its distributions have the shapes it promises", source=CONTRACT, check=_shapes),
-    Law(name="log-densities are finite, [K, B]", source=CONTRACT, check=_finite),
-    Law(name="a latent is scored alone as among others", source=CONTRACT, check=_leading_axes),
-    Law(name="an example is encoded alone as among others", source=CONTRACT, check=_neighbours),
-    Law(
-        name="transport is a function of its noise", source="noise without state", check=_transport, applies=_transports
-    ),
-    Law(name="every parameter has a gradient", source="a parameter without one is never trained", check=_gradients),
-    Law(name="it is its saved state", source="a run is scored from its weights", check=_state),
-    Law(name="float32 gives what float64 gives", source=CONTRACT, check=_precision),
-    Law(name="training and evaluation score alike", source="one model, one log p(x)", check=_modes),
-    Law(name="scoring is a function of x and z", source="noise without state", check=_global_numbers),
-    Law(name="samples of p(x|z) are data", source="DataInfo, data_info.py", check=_data),
-)

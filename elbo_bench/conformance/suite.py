@@ -1,31 +1,37 @@
-"""All laws, and a component held against them."""
+"""All laws, and the function that tests a component against them."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
-from elbo_bench.conformance.direction_law import DIRECTION_LAWS
-from elbo_bench.conformance.form_laws import FORM_LAWS
-from elbo_bench.conformance.gradient_laws import GRADIENT_LAWS
+from elbo_bench.conformance import (
+    gradient_laws,
+    likelihood_laws,
+    model_density_laws,
+    model_form_laws,
+    objective_form_laws,
+    value_laws,
+)
 from elbo_bench.conformance.law import Law, Verdict, judge
-from elbo_bench.conformance.likelihood_laws import LIKELIHOOD_LAWS
-from elbo_bench.conformance.model_density_laws import DENSITY_LAWS
-from elbo_bench.conformance.model_form_laws import MODEL_FORM_LAWS
 from elbo_bench.conformance.model_subject import ModelSubject
 from elbo_bench.conformance.objective_subject import ObjectiveSubject
-from elbo_bench.conformance.value_laws import VALUE_LAWS
 
 S = TypeVar("S")
 
-OBJECTIVE_LAWS: tuple[Law[ObjectiveSubject], ...] = (*FORM_LAWS, *VALUE_LAWS, *DIRECTION_LAWS, *GRADIENT_LAWS)
-MODEL_LAWS: tuple[Law[ModelSubject], ...] = (*MODEL_FORM_LAWS, *DENSITY_LAWS, *LIKELIHOOD_LAWS)
+
+def _laws(*modules: ModuleType) -> tuple[Law[Any], ...]:
+    return tuple(value for module in modules for value in vars(module).values() if isinstance(value, Law))
 
 
-def _silent(_: int, __: str) -> None:
-    """Tell nobody."""
+OBJECTIVE_LAWS: tuple[Law[ObjectiveSubject], ...] = _laws(objective_form_laws, value_laws, gradient_laws)
+MODEL_LAWS: tuple[Law[ModelSubject], ...] = _laws(model_form_laws, model_density_laws, likelihood_laws)
 
 
-def judge_all(laws: Sequence[Law[S]], subject: S, progress: Callable[[int, str], None] = _silent) -> list[Verdict]:
-    """Return the verdict of every law on one component; `progress` is told how many are done, and which is next."""
+def judge_all(laws: Sequence[Law[S]], subject: S, progress: Callable[[int, str], None]) -> list[Verdict]:
+    """Return the verdict of every law on one component.
+
+    `progress` is called before each law with the number of finished laws and the name of the next one, and at the end.
+    """
     verdicts = []
     for done, law in enumerate(laws):
         progress(done, law.name)

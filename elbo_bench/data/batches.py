@@ -8,8 +8,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from elbo_bench.data.access import Access, AsIs
+from elbo_bench.data.examples import Examples
 from elbo_bench.data.lazy import ReadAhead
-from elbo_bench.data.rows import Rows
 from elbo_bench.errors import RunFailedError
 from elbo_bench.noise import Noise
 
@@ -20,11 +20,11 @@ class Batch(NamedTuple):
     Attributes:
         x: Observations, `[B, *shape]`; empty if the global batch has fewer rows than there
             are ranks.
-        position: Number of the global batch since training began, `epoch * batches_per_epoch + index`; it keys
+        position: Number of the global batch since training began, `epoch * batches_per_epoch + index`; it seeds
             the noise of the step.
         start: Row of the global batch that `x` begins with.
-        total: Rows of the global batch, over all ranks.
-        ranks: Over how many ranks these rows are spread; 1 if every rank has them all.
+        total: Examples of the global batch, over all ranks.
+        ranks: Number of ranks that share the global batch; 1 if every rank has the complete batch.
         per_epoch: Batches in an epoch.
     """
 
@@ -47,7 +47,7 @@ class TrainingBatches:
     Every rank computes the same order and the same noise and takes a contiguous part of each global batch, so
     what is trained on depends neither on the number of ranks nor on where the run was resumed.
 
-    An objective that sees its whole batch (`scope = "batch"`) gets all of each global batch on every rank, `whole`: the
+    An objective with `scope = "batch"` gets all of each global batch on every rank (`full_batches`): the
     ranks compute the same loss and the same gradient, so their mean is that of one process, without any collective
     within the objective. The price is that more ranks make such a training no faster.
 
@@ -59,7 +59,7 @@ class TrainingBatches:
         seed: The run's seed.
         rank: Number of this process.
         world_size: Number of processes.
-        whole: Whether every rank gets all rows of each global batch.
+        full_batches: Whether every rank gets all examples of each global batch.
         device: Where rows that are read from a file are brought.
         dtype: Of the observations; None leaves it to the access.
         workers: Processes that read rows ahead from a file; 0 reads them in this one. They change no bit.
@@ -68,9 +68,9 @@ class TrainingBatches:
         ValueError: There is no example, no batch size or no such rank.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parameters are its configuration
         self,
-        train: Rows,
+        train: Examples,
         *,
         batch_size: int,
         shuffle: bool,
@@ -78,7 +78,7 @@ class TrainingBatches:
         access: Access = AsIs(),  # noqa: B008 - frozen
         rank: int = 0,
         world_size: int = 1,
-        whole: bool = False,
+        full_batches: bool = False,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         workers: int = 0,
@@ -92,7 +92,7 @@ class TrainingBatches:
         self._shuffle = shuffle
         self._access = access
         self._seed = seed
-        self._rank, self._world_size = (0, 1) if whole else (rank, world_size)
+        self._rank, self._world_size = (0, 1) if full_batches else (rank, world_size)
         self._device = train.device if isinstance(train, Tensor) else device or torch.device("cpu")
         self._dtype = dtype
         self._read = None if isinstance(train, Tensor) else ReadAhead(train, workers)
@@ -160,7 +160,7 @@ class TrainingBatches:
         return min(self._batch_size, len(self._train) - index * self._batch_size)
 
     def _own(self, index: int) -> tuple[int, int]:
-        """Return which places in an epoch's order belong to this rank's part of a global batch."""
+        """Return which positions in an epoch's order belong to this rank's part of a global batch."""
         first, total = index * self._batch_size, self._total(index)
         return first + total * self._rank // self._world_size, first + total * (self._rank + 1) // self._world_size
 

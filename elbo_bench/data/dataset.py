@@ -13,13 +13,13 @@ from jaxtyping import Float, Float32, Float64, Int64
 from pydantic import PositiveInt
 from torch import Tensor
 
-from elbo_bench.data.access import Access, AsIs, Bernoulli
-from elbo_bench.data.files import DataFile
-from elbo_bench.data.rows import Rows, Summary, chunks, summarise
+from elbo_bench.config.typed import check_fields
+from elbo_bench.data.access import Access, AsIs, Binarise
+from elbo_bench.data.examples import Examples, Summary, chunks, summarise
+from elbo_bench.data.reading.files import DataFile
 from elbo_bench.data_info import DataInfo
 from elbo_bench.errors import RunFailedError
 from elbo_bench.noise import Noise
-from elbo_bench.typed import check_fields
 
 _LOOKED_AT = 10_000
 """Training examples from which the mean and spread of what is drawn at every access are measured."""
@@ -49,7 +49,7 @@ class Dataset:
     protocol: str
     values: str
     num_levels: int | None
-    train: Rows
+    train: Examples
     validation: Float32[Tensor, "N_validation *shape"]
     test: Tensor
     access: Access = AsIs()  # noqa: RUF009 - frozen
@@ -79,12 +79,12 @@ class Dataset:
         access = self.accesses[split]
         if not found.finite:
             return "holds a value that is not finite"
-        if isinstance(access, Bernoulli):
+        if isinstance(access, Binarise):
             top = 1 if getattr(self, split)[torch.arange(1)].is_floating_point() else access.top
             if found.least < 0 or found.most > top:
-                return f"holds a grey value outside [0, {top}], which gives no Bernoulli probability"
-        elif self.num_levels is not None and not (found.whole and found.least >= 0 and found.most < self.num_levels):
-            return f"is not made of whole levels 0..{self.num_levels - 1}"
+                return f"holds a grey value outside [0, {top}], which cannot be binarised"
+        elif self.num_levels is not None and not (found.integers and found.least >= 0 and found.most < self.num_levels):
+            return f"is not made of integer levels 0..{self.num_levels - 1}"
         elif isinstance(access, AsIs) and self.bounds is not None:
             low, high = self.bounds
             if found.least < low or found.most > high:
@@ -117,7 +117,7 @@ class Dataset:
     def _mean_and_scale(self) -> tuple[Float64[Tensor, "*shape"], float]:
         """Return the mean of the training observations and, if they are continuous, how far they spread about it."""
         mean = self._train_summary.mean
-        if isinstance(self.access, Bernoulli):
+        if isinstance(self.access, Binarise):
             rows = self.train[torch.arange(1)]
             return (mean if rows.is_floating_point() else mean / self.access.top), 1.0
         if self.observation == "discrete":
@@ -170,7 +170,7 @@ class Dataset:
         return self.access.log_volume(x)
 
     def record(self) -> dict[str, Any]:
-        """Return what a result says of its data: enough to tell whether two results are comparable."""
+        """Return what a result says of its data: enough to decide whether two results are comparable."""
         return {
             "name": self.name,
             "protocol": self.protocol,
@@ -190,7 +190,7 @@ class Dataset:
         return tensor_sha256(self.test)
 
 
-def tensor_sha256(values: Rows) -> str:
+def tensor_sha256(values: Examples) -> str:
     """Return the sha256 of values as little-endian float32 in row-major order."""
     digest = hashlib.sha256()
     for chunk in chunks(values):
@@ -243,7 +243,7 @@ class DataSource(abc.ABC):
             UsageError: A file is missing or is not the official one.
         """
 
-    def pinned(self, root: Path) -> "DataSource":  # noqa: ARG002 - most sources are known by their fields
+    def with_content_hash(self, root: Path) -> "DataSource":  # noqa: ARG002 - most sources are known by their fields
         """Return the source with what identifies its data written into its fields, where a path alone would not.
 
         Raises:

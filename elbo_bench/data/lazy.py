@@ -1,4 +1,4 @@
-"""Rows read ahead of training by processes of their own, in the order that they are asked for."""
+"""Examples read ahead of training by processes of their own, in the order of the batches."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from elbo_bench.data.rows import Rows
+from elbo_bench.data.examples import Examples
 from elbo_bench.errors import ElboBenchError
 
 
@@ -18,7 +18,7 @@ class _Reader(Dataset[Tensor | ElboBenchError]):
     What is wrong with them is handed over as a value: raised in a worker it would arrive as pages of its traceback.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Examples) -> None:
         self._rows = rows
 
     def __getitem__(self, ids: Tensor) -> Tensor | ElboBenchError:
@@ -29,7 +29,7 @@ class _Reader(Dataset[Tensor | ElboBenchError]):
 
 
 class _DiesWithItsParent:
-    """Ends a reader soon after the process that it reads for: killed, that one can tell it nothing.
+    """Ends a reader soon after the process that it reads for has ended. A killed process sends no message.
 
     torch's own watch is on the parent, which is the server that readers are forked from, and that lives on.
     """
@@ -49,8 +49,8 @@ class _DiesWithItsParent:
             time.sleep(1)
 
 
-class _Asked(Sampler[Tensor]):
-    """The numbers of the rows of each batch that is asked for next."""
+class _Batches(Sampler[Tensor]):
+    """The numbers of the examples of each batch."""
 
     def __init__(self) -> None:
         self.batches: Sequence[Tensor] = ()
@@ -66,16 +66,16 @@ class ReadAhead:
     """Reads batches of rows ahead; the processes that do live as long as it.
 
     Args:
-        rows: Rows that are read from a file.
+        rows: Examples that are read from a file.
         workers: How many processes; 0 reads in this one. Their number changes no bit.
     """
 
-    def __init__(self, rows: Rows, workers: int) -> None:
-        self._asked = _Asked()
+    def __init__(self, rows: Examples, workers: int) -> None:
+        self._sampler = _Batches()
         self._loader = DataLoader(
             _Reader(rows),
-            batch_size=None,  # a batch is one item of the sampler's
-            sampler=self._asked,
+            batch_size=None,  # a batch is one item of the sampler
+            sampler=self._sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=_DiesWithItsParent() if workers else None,
@@ -92,7 +92,7 @@ class ReadAhead:
         Raises:
             RunFailedError: A row cannot be read, or is not what it should be; the line names it.
         """
-        self._asked.batches = batches
+        self._sampler.batches = batches
         for rows in self._loader:
             if isinstance(rows, ElboBenchError):
                 raise rows

@@ -9,9 +9,9 @@ from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 
-from elbo_bench.data.access import Access, AsIs, Bernoulli, Dequantise
+from elbo_bench.data.access import Access, AsIs, Binarise, Dequantise
 from elbo_bench.data.dataset import Dataset
-from elbo_bench.data.rows import Rows
+from elbo_bench.data.examples import Examples
 from elbo_bench.noise import Noise
 
 Values = Literal["dynamic", "fixed", "threshold", "levels", "dequantised", "logit"]
@@ -76,7 +76,7 @@ class Pixels:
         }[self.values]
 
     def dataset(
-        self, name: str, protocol: str, splits: tuple[Rows, Tensor, Tensor], files: Mapping[str, str]
+        self, name: str, protocol: str, splits: tuple[Examples, Tensor, Tensor], files: Mapping[str, str]
     ) -> Dataset:
         """Return the data set of three splits of grey values.
 
@@ -107,12 +107,12 @@ class Pixels:
     @property
     def _access(self) -> Access:
         if self.values == "dynamic":
-            return Bernoulli(self.top)
+            return Binarise(self.top)
         if self.observation == "continuous":
             return Dequantise(self.top + 1, self.logit_alpha if self.values == "logit" else None)
         return AsIs()
 
-    def _once(self, rows: Rows, name: str, position: int) -> Shaped[Tensor, "N *shape"]:
+    def _once(self, rows: Examples, name: str, position: int) -> Shaped[Tensor, "N *shape"]:
         """Return observations that are the same in every run."""
         grey = rows if isinstance(rows, Tensor) else rows[torch.arange(len(rows))]
         if self.values in ("dynamic", "fixed"):

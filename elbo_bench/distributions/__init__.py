@@ -1,9 +1,8 @@
-"""Posteriors, priors and likelihoods as `torch.distributions`, with what torch lacks.
+"""Posteriors, priors and likelihoods as `torch.distributions`, where torch has none.
 
-Posteriors here expose `transport(noise) -> z`, which turns standard normal noise into samples, so that noise can be
-drawn outside and passed in. Likelihoods are arrays of independent values, the whole array one event. Arguments are not
-validated: a number that is not finite must reach the loss, where it stops the run with its step and its example named,
-and not be swallowed or raised from the depths.
+Posteriors have a method `transport(noise) -> z` that maps standard normal noise to samples, so the caller can draw the
+noise. A likelihood is a distribution of an array of independent values; the array is one event. Arguments are not
+validated: NaN and infinity must reach the loss, which stops the run and names the step and the example.
 """
 
 from elbo_bench.distributions.bernoulli_array import BernoulliArray

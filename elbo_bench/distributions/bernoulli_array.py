@@ -1,4 +1,4 @@
-"""An array of independent binary values."""
+"""The distribution of an array of independent binary values."""
 
 import math
 
@@ -13,13 +13,13 @@ from elbo_bench.numerics import log_sigmoid_sum, negative_softplus_sum
 
 
 class BernoulliArray(Distribution):
-    """Creates an array of independent binary values, all of it one event.
+    """Creates the distribution of an array of independent binary values. The array is one event.
 
-    `log_prob` costs one sigmoid or softplus for each logit; a probability that rounds to 0 or 1 does no harm.
+    `log_prob` costs one sigmoid or softplus for each logit. It is exact for probabilities that round to 0 or 1.
 
     Args:
-        logits: Log-odds of each value being 1, `[*batch, *event]`.
-        event_dims: How many of the last axes are the event.
+        logits: Log-odds of the value 1, `[*batch, *event]`.
+        event_dims: Number of axes of the event.
     """
 
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 - torch reads it from the class
@@ -42,7 +42,7 @@ class BernoulliArray(Distribution):
         return torch.sigmoid(self.logits)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(value) in nats; -inf for an array that holds anything but zeros and ones."""
+        """Return log p(value) in nats, or -inf for an array with values other than 0 and 1."""
         check_event(value, self.event_shape)
         event_dims = len(self.event_shape)
         value = value.flatten(-event_dims).to(self.logits.dtype)
@@ -50,7 +50,7 @@ class BernoulliArray(Distribution):
         return log_p.masked_fill(_never(value), -math.inf)
 
     def cross_log_prob(self, value: Float[Tensor, "N *event"]) -> Float[Tensor, "S N"]:
-        """Return log p(value) in nats of each of N values under each of S arrays of logits: one matrix product."""
+        """Return log p(value) in nats of N values under S arrays of logits, by one matrix product."""
         check_event(value, self.event_shape)
         logits = self.logits.flatten(-len(self.event_shape))
         value = value.flatten(1)
@@ -58,11 +58,11 @@ class BernoulliArray(Distribution):
         return log_p.masked_fill(_never(value), -math.inf)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Return arrays of zeros and ones, by torch's global generator."""
+        """Return arrays of zeros and ones, from torch's global generator."""
         with torch.no_grad():
             return torch.bernoulli(self.mean.expand(torch.Size(sample_shape) + self.logits.shape))
 
 
 def _never(value: Float[Tensor, "*lead D"]) -> Bool[Tensor, "*lead"]:
-    """Return which arrays hold a number that is neither 0 nor 1. NaN is no number: its log-probability is NaN."""
+    """Return which arrays have a value other than 0, 1 and NaN. The log-probability of NaN is NaN."""
     return (value * (1 - value)).abs().gt(0).any(-1)

@@ -1,4 +1,4 @@
-"""A vector of independent labels: the discrete latent that is small enough to be summed over."""
+"""The distribution of a vector of independent categorical variables, for discrete latents."""
 
 from typing import NoReturn
 
@@ -9,12 +9,12 @@ from torch.distributions import Categorical, Independent
 
 
 class CategoricalVector(Independent):  # type: ignore[type-arg]
-    """Creates V independent labels, each one of 0 .. C - 1, all of them one event.
+    """Creates the distribution of V independent categorical variables with values 0 .. C - 1, as one event.
 
-    Labels are no numbers: there is no mean. Samples carry no gradient, and nothing here pretends that they do.
+    The values are labels, so there is no mean. Samples have no gradient.
 
     Args:
-        logits: Log-odds of each label, up to a constant, `[*batch, V, C]`.
+        logits: Log-probabilities of the values, up to a constant, `[*batch, V, C]`.
     """
 
     def __init__(self, logits: Float[Tensor, "*batch V C"]) -> None:
@@ -27,7 +27,7 @@ class CategoricalVector(Independent):  # type: ignore[type-arg]
 
     @property
     def mean(self) -> NoReturn:
-        """There is none.
+        """Not defined.
 
         Raises:
             NotImplementedError: Always.
@@ -35,9 +35,9 @@ class CategoricalVector(Independent):  # type: ignore[type-arg]
         raise NotImplementedError("labels have no mean")
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Int[Tensor, "*sample V"]:
-        """Return labels, by torch's global generator and the inverse of their distribution function.
+        """Return samples from torch's global generator, by inversion of the distribution function.
 
-        A probability that is not finite gives label 0: it is log q(z|x) that must say so.
+        If a probability is NaN, the sample is 0; log q(z|x) is NaN then.
         """
         with torch.no_grad():
             probabilities = self.base_dist.probs

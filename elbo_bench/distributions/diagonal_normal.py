@@ -32,7 +32,7 @@ class DiagonalNormal(Independent):  # type: ignore[type-arg]
         return z
 
     def log_prob(self, value: Float[Tensor, "*sample D"]) -> Float[Tensor, "*grid"]:
-        """Return log N(value; loc, scale^2) in nats; what does not depend on `value` is computed once a batch."""
+        """Return log N(value; loc, scale^2) in nats. Terms without `value` are computed once for each batch element."""
         loc, scale = self.base_dist.loc, self.base_dist.scale
         constant = scale.log().sum(-1) + 0.5 * LOG_2_PI * loc.shape[-1]
         log_p: Tensor = -0.5 * ((value - loc) / scale).square().sum(-1) - constant

@@ -1,4 +1,4 @@
-"""The normal distribution with a full covariance, and its KL from one with independent dimensions."""
+"""The normal distribution with a full covariance, and its KL divergence from a diagonal normal distribution."""
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from elbo_bench.distributions.normal_kl import kl_from_moments
 
 
 class FullNormal(MultivariateNormal):
-    """Creates a normal distribution with a full covariance, from its Cholesky factor.
+    """Creates a normal distribution with a full covariance, given its Cholesky factor.
 
     Args:
         loc: Mean, `[*batch, D]`.
@@ -31,6 +31,6 @@ class FullNormal(MultivariateNormal):
 
 @register_kl(MultivariateNormal, Independent)
 def _kl_full_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:  # type: ignore[type-arg]
-    r"""Return KL(q ‖ p) of a full-covariance normal from one with independent dimensions, in nats."""
+    """Return KL(q ‖ p) in nats, for q with a full covariance and p with independent dimensions."""
     log_det = 2 * q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return kl_from_moments(q.loc, q.scale_tril.square().sum(-1), log_det, p)

@@ -1,34 +1,31 @@
-"""The normal distribution whose covariance is a diagonal and a few directions more."""
+"""The normal distribution with a diagonal plus low-rank covariance."""
 
 import functools
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, register_kl
-from torch.distributions.constraints import Constraint, real_vector
+from torch.distributions import Independent, LowRankMultivariateNormal, register_kl
 
 from elbo_bench.distributions.diagonal_normal import LOG_2_PI
 from elbo_bench.distributions.normal_kl import kl_from_moments
+from elbo_bench.distributions.transported_vector import TransportedVector
 
 
-class LowRankNormal(Distribution):
-    r"""Creates a normal distribution of covariance `diag(scale^2) + factor factor'`.
+class LowRankNormal(TransportedVector):
+    r"""Creates a normal distribution with covariance `diag(scale^2) + factor factor'`.
 
     .. math:: \Sigma = S (I + U U') S, \quad S = \mathrm{diag}(\text{scale}), \quad U = S^{-1} \text{factor}
 
-    With L L' = I + U'U of the size of the rank, a square root of I + U U' is I + U (I + L)^-1 U': its product with its
-    transpose is I + U B U' with B = (I + L)^-1 [(I + L') + (I + L) + (L L' - I)] (I + L')^-1 = I. So a sample and its
-    density cost O(D rank), of noise of D dimensions.
+    Let L L' = I + U'U, an R x R matrix. Then I + U (I + L)^-1 U' is a square root of I + U U': its product with its
+    transpose is I + U B U' with B = (I + L)^-1 [(I + L') + (I + L) + (L L' - I)] (I + L')^-1 = I. A sample and its
+    density therefore cost O(D R), and a sample needs D normal numbers.
 
     Args:
         loc: Mean, `[*batch, D]`.
-        factor: The directions, `[*batch, D, R]`.
-        scale: Standard deviation that each dimension has by itself, `[*batch, D]`.
+        factor: The low-rank factor, `[*batch, D, R]`.
+        scale: Square root of the diagonal part, `[*batch, D]`.
     """
-
-    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 - torch reads it from the class
-    has_rsample = True
 
     def __init__(
         self, loc: Float[Tensor, "*batch D"], factor: Float[Tensor, "*batch2 D R"], scale: Float[Tensor, "*batch3 D"]
@@ -38,15 +35,10 @@ class LowRankNormal(Distribution):
         self._directions = factor / scale.unsqueeze(-1)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
         lower, failed = torch.linalg.cholesky_ex(identity + self._directions.mT @ self._directions)
-        # The factor of what is no number is unspecified, and must not look like one.
+        # The Cholesky factor of a matrix with NaN is undefined. Make it NaN.
         self._lower = torch.where((failed == 0)[..., None, None], lower, torch.nan)
         self._root = self._lower + identity
-        super().__init__(batch, loc.shape[-1:], validate_args=False)
-
-    @property
-    def support(self) -> Constraint:
-        """All vectors."""
-        return real_vector
+        super().__init__(batch, loc.shape[-1], like=loc)
 
     @property
     def mean(self) -> Tensor:
@@ -78,26 +70,21 @@ class LowRankNormal(Distribution):
         return LowRankNormal(self.loc.expand(shape), factor, self.scale.expand(shape))
 
     def transport(self, noise: Float[Tensor, "*sample D"]) -> Float[Tensor, "*sample D"]:
-        """Return `loc + root @ noise`, the root that of the class's equation, `S (I + U (I + L)^-1 U')`."""
+        """Return `loc + root @ noise`, where the root is `S (I + U (I + L)^-1 U')`."""
         inner = self._directions.mT @ noise.unsqueeze(-1)
         added = self._directions @ torch.linalg.solve_triangular(self._root, inner, upper=False)
         z: Tensor = self.loc + self.scale * (noise + added.squeeze(-1))
         return z
 
     def log_prob(self, value: Float[Tensor, "*sample D"]) -> Float[Tensor, "*grid"]:
-        """Return log N(value; loc, covariance) in nats: that of the noise that `transport` makes it from."""
-        # The inverse of the root: a sum of squares, where Woodbury's difference of two loses float32's digits.
+        """Return log N(value; loc, covariance) in nats, by inverting `transport`."""
+        # A sum of squares of the noise. Woodbury's identity has a difference, which loses digits in float32.
         scaled = (value - self.loc) / self.scale
         inner = torch.linalg.solve_triangular(self._lower, self._directions.mT @ scaled.unsqueeze(-1), upper=False)
         taken = self._directions @ torch.linalg.solve_triangular(self._root.mT, inner, upper=True)
         noise = scaled - taken.squeeze(-1)
         log_p: Tensor = -0.5 * (noise.square().sum(-1) + self.log_det + LOG_2_PI * value.shape[-1])
         return log_p
-
-    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Return samples by torch's global generator, with a gradient."""
-        shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
-        return self.transport(torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device))
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, `[*batch]`."""
@@ -106,13 +93,13 @@ class LowRankNormal(Distribution):
 
 @register_kl(LowRankNormal, Independent)
 def _kl_low_rank_diagonal(q: LowRankNormal, p: Independent) -> Tensor:  # type: ignore[type-arg]
-    """Return KL(q ‖ p) of a low-rank normal from one with independent dimensions, in nats."""
+    """Return KL(q ‖ p) in nats, for q with a low-rank covariance and p with independent dimensions."""
     return kl_from_moments(q.mean, q.variance, q.log_det, p)
 
 
 @register_kl(LowRankMultivariateNormal, Independent)
 def _kl_torchs_low_rank_diagonal(q: LowRankMultivariateNormal, p: Independent) -> Tensor:  # type: ignore[type-arg]
-    """Return KL(q ‖ p) of torch's low-rank normal from one with independent dimensions, in nats."""
+    """Return KL(q ‖ p) in nats, for q of torch's low-rank family and p with independent dimensions."""
     capacitance = q._capacitance_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     log_det = 2 * capacitance + q._unbroadcasted_cov_diag.log().sum(-1)
     return kl_from_moments(q.mean, q.variance, log_det.expand(q.batch_shape), p)

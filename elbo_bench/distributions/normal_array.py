@@ -1,4 +1,4 @@
-"""An array of independent normal values."""
+"""The distribution of an array of independent normal values."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,14 +10,14 @@ from elbo_bench.distributions.value_array import ValueArray
 
 
 class NormalArray(ValueArray):
-    r"""Creates an array of independent normal values, all of it one event.
+    r"""Creates the distribution of an array of independent normal values. The array is one event.
 
     .. math:: \log p(x) = -\tfrac12 \sum_d \left[(x_d - \mu_d)^2 / \sigma_d^2 + \log \sigma_d^2 + \log 2\pi\right]
 
     Args:
         loc: Mean of each value, `[*batch, *event]`.
-        log_scale: Logarithm of each value's standard deviation; it broadcasts to `loc`.
-        event_dims: How many of the last axes are the event.
+        log_scale: Logarithm of the standard deviation of each value. It broadcasts to `loc`.
+        event_dims: Number of axes of the event.
     """
 
     def __init__(self, loc: Float[Tensor, "*shape"], log_scale: Float[Tensor, "*other"], event_dims: int) -> None:

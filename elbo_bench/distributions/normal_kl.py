@@ -1,4 +1,4 @@
-"""The KL of any normal distribution from one with independent dimensions, which torch lacks."""
+"""The KL divergence of any normal distribution from a diagonal one. torch does not have it."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +22,7 @@ def kl_from_moments(
         p: N(m, diag s^2).
 
     Raises:
-        NotImplementedError: `p` is no vector of independent normals.
+        NotImplementedError: `p` is not a vector of independent normals.
     """
     if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""An array of independent values: what the families of likelihoods have in common."""
+"""The base classes of the likelihoods: distributions of arrays of independent values."""
 
 import abc
 import math
@@ -6,16 +6,16 @@ import math
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.distributions.constraints import Constraint
+from torch.distributions.constraints import Constraint, independent, integer_interval
 
 
 class ValueArray(Distribution, abc.ABC):
-    """An array of values that are independent of each other, all of it one event.
+    """The distribution of an array of independent values. The array is one event.
 
     Args:
-        shape: Batch and event, `[*batch, *event]`.
-        dtype: Of the parameters, and so of what is returned.
-        event_dims: How many of the last axes are the event.
+        shape: Shape of batch and event, `[*batch, *event]`.
+        dtype: Type of the parameters and of all results.
+        event_dims: Number of axes of the event.
     """
 
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 - torch reads it from the class
@@ -32,17 +32,17 @@ class ValueArray(Distribution, abc.ABC):
 
     @abc.abstractmethod
     def impossible(self, value: Tensor) -> Tensor:
-        """Return where a value is one that the family never takes, of the shape of `value`; not where it is NaN."""
+        """Return which values are outside the support, in the shape of `value`. NaN counts as inside."""
 
     @abc.abstractmethod
     def draw(self, shape: torch.Size) -> Tensor:
-        """Return samples of `shape`, `[*sample, *batch, *event]`, by torch's global generator."""
+        """Return samples of `shape` `[*sample, *batch, *event]`, from torch's global generator."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(value) in nats, `[*lead]`; -inf for an array that cannot be.
+        """Return log p(value) in nats, `[*lead]`, or -inf for an array outside the support.
 
         Raises:
-            ValueError: The value's last axes are not the event's.
+            ValueError: `value` does not end with the shape of the event.
         """
         check_event(value, self.event_shape)
         value = value.to(self.dtype)
@@ -51,21 +51,33 @@ class ValueArray(Distribution, abc.ABC):
         return self.log_prob_of_each(value).sum(axes).masked_fill(never, -math.inf)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Return arrays, by torch's global generator, without a gradient."""
+        """Return arrays without a gradient, from torch's global generator."""
         with torch.no_grad():
             return self.draw(torch.Size(sample_shape) + self.batch_shape + self.event_shape)
 
 
+class LevelArray(ValueArray):
+    """The distribution of an array of independent levels 0 .. num_levels - 1."""
+
+    num_levels: int
+
+    @property
+    def support(self) -> Constraint:
+        """Arrays of levels."""
+        return independent(integer_interval(0, self.num_levels - 1), len(self.event_shape))
+
+    def impossible(self, value: Tensor) -> Tensor:
+        """Return which values are not levels. NaN counts as a level."""
+        return (value < 0) | (value > self.num_levels - 1) | ((value - value.round()).abs() > 0)
+
+
 def check_event(value: Tensor, event_shape: torch.Size) -> None:
-    """Refuse an array of another shape, which broadcasting could score without a word.
+    """Check the shape of an array. Without this check, broadcasting would accept a wrong shape silently.
 
     Raises:
-        ValueError: The value's last axes are not the event's.
+        ValueError: `value` does not end with the shape of the event.
     """
     if value.shape[value.dim() - len(event_shape) :] != event_shape:
-        raise ValueError(f"an array of the shape {tuple(value.shape)} does not end in the event {tuple(event_shape)}")
-
-
-def not_a_level(value: Tensor, num_levels: int) -> Tensor:
-    """Return where a value is none of 0 .. num_levels - 1, and not NaN."""
-    return (value < 0) | (value > num_levels - 1) | ((value - value.round()).abs() > 0)
+        raise ValueError(
+            f"an array of shape {tuple(value.shape)} does not end with the event shape {tuple(event_shape)}"
+        )

@@ -1,16 +1,17 @@
-"""Blocks of examples, dealt to ranks and threads; a block's result does not depend on who computed it.
+"""Blocks of examples, shared out among processes and threads. A block's result does not depend on who computed it.
 
-A block always has the same shape (the last one is padded, and the padding's rows are thrown away) and is always
-computed on one core with its own random numbers, so 1, 2, 3 or 4 ranks of 1 or 2 threads give the same bytes. No
-collective runs inside the loop: the rows are gathered once, at the end, by example.
+Every block has the same shape: the last one is padded, and the padding is dropped. Every block is computed on one core
+with its own random numbers. Any number of processes and threads therefore gives the same bytes. No collective runs
+while blocks are computed: the results are gathered once, at the end.
 """
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,127 +19,149 @@ import torch.distributed
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from elbo_bench.draws import LatentVariableModel
 from elbo_bench.errors import ElboBenchError, RunFailedError
-from elbo_bench.evaluation.evaluator import Request, UnsuitableModelError
-from elbo_bench.evaluation.finished_blocks import FinishedBlocks, Rows
+from elbo_bench.evaluation.estimate import Columns, Scores
+from elbo_bench.evaluation.evaluator import Evaluator, Request, UnsuitableModelError
+from elbo_bench.evaluation.finished_blocks import FinishedBlocks
+from elbo_bench.evaluation.importance_sampling.streaming import NonFinite
 from elbo_bench.evaluation.observations import refuse_off_support, takes_integers
+from elbo_bench.evaluation.scored_model import FixedPrior
 
-FLAGS = ("nan", "infinite", "zero")
-"""Columns that say what log-weights an example met: NaN, +inf, -inf. They are checked, and no estimate."""
+_MAY_BE_NAN = ("pareto_k", "encoder_pareto_k")
+"""Columns in which NaN is no error: k-hat does not exist where the tail of the weights has no shape."""
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredBlock:
+    """What an evaluator computed for a block of examples.
+
+    Attributes:
+        scores: Estimates and columns.
+        weights: Which examples met a log-weight that is NaN or infinite; None if there are no weights.
+        always_finite: Estimates that must be finite. Others may be infinite where a weight is zero.
+    """
+
+    scores: Scores
+    weights: NonFinite | None = None
+    always_finite: Collection[str] = ("log_px",)
 
 
 def score_examples(
+    keys: Evaluator,
     model: object,
     x: Shaped[Tensor, "N *data"],
-    score: Callable[[Shaped[Tensor, "B *data"], int], Rows],
-    *,
-    block_size: int,
-    workers: int | Literal["auto"],
     request: Request,
-) -> dict[str, np.ndarray]:
-    """Return one row an example, in order, on every rank: `id`, and what `score` gives for the blocks.
+    *,
+    score: Callable[[Any, Shaped[Tensor, "B *data"], int], ScoredBlock],
+) -> Scores:
+    """Return the scores of all examples, in order, on every process; the column `id` is the number of an example.
 
     Args:
-        model: The model that `score` uses; it is put into evaluation mode meanwhile.
+        keys: The evaluator's keys, of which `block_size` and `workers` are used.
+        model: The model. It is put into evaluation mode meanwhile.
         x: The examples.
-        score: Returns the rows of a block, from its examples, all `block_size` of them, and its number.
-        block_size: Examples in a block.
-        workers: Threads, each on one core.
-        request: What else was asked.
+        request: What the evaluation is given.
+        score: Scores a block. It gets the model, whose prior is computed once, the `block_size` examples and the
+            number of the block.
 
     Raises:
         ValueError: There are no examples, or one is off the support of the model's likelihood.
-        RunFailedError: A number is not finite; the line names the example.
+        RunFailedError: A number is not finite. The message names the example.
     """
     if not len(x):
         raise ValueError("there is no example to score")
     device, dtype = placement(model, x)
-    numbers = np.arange(len(x)) if request.ids is None else request.ids.cpu().numpy()
-    with evaluating(model):
-        refuse_off_support(model, x.to(device, dtype), request.ids)
+    size, ids = keys.block_size, np.arange(len(x)) if request.ids is None else request.ids.cpu().numpy()
     finished = FinishedBlocks(request.folder)
 
-    def compute(block: int) -> Rows:
-        first = block * block_size
-        inside = torch.arange(first, first + block_size).clamp(max=len(x) - 1)  # padding repeats the last example
-        kept = min(block_size, len(x) - first)
+    def compute(block: int) -> Columns:
+        first = block * size
+        inside = torch.arange(first, first + size).clamp(max=len(x) - 1)  # padding repeats the last example
+        mine = ids[first : first + size]
         rows = finished.load(block)
         if rows is None:
             try:
-                rows = score(x[inside.to(x.device)].to(device, dtype), block)
+                scored = score(fixed, x[inside.to(x.device)].to(device, dtype), block)
             except UnsuitableModelError:
                 raise
-            except ValueError as error:  # a distribution of the model's that refuses its own parameters
-                raise RunFailedError(f"examples {numbers[first]} to {numbers[first + kept - 1]}: {error}") from error
-            rows = {name: column[:kept] for name, column in rows.items()}
-            refuse_non_finite(rows, numbers[first : first + kept])
+            except ValueError as error:  # a distribution of the model that refuses its own parameters
+                raise RunFailedError(f"examples {mine[0]} to {mine[-1]}: {error}") from error
+            refuse_non_finite(scored, mine)
+            rows = {name: column[: len(mine)] for name, column in scored.scores.packed().items()}
             finished.save(block, rows)
         return rows
 
     with evaluating(model):
-        threads = default_workers(device) if workers == "auto" else workers
-        blocks = compute_blocks(compute, math.ceil(len(x) / block_size), workers=threads, progress=request.progress)
-    columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0] if name not in FLAGS}
-    return {"id": numbers.astype(np.int64), **columns}
+        refuse_off_support(model, x.to(device, dtype), request.ids)
+        with torch.no_grad():
+            fixed = FixedPrior(model, model.prior()) if isinstance(model, LatentVariableModel) else model
+        threads = default_workers(device) if keys.workers == "auto" else keys.workers
+        blocks = compute_blocks(compute, math.ceil(len(x) / size), workers=threads, progress=request.progress)
+    scores = Scores.unpacked(blocks)
+    return Scores(scores.estimates, {"id": ids.astype(np.int64), **scores.columns})
 
 
-def refuse_non_finite(rows: Rows, numbers: np.ndarray) -> None:
-    """Fail on the first example whose numbers are not numbers: nothing is filtered, so nothing may pass.
+def refuse_non_finite(scored: ScoredBlock, ids: np.ndarray) -> None:
+    """Raise if a number of an example is not finite. Values are never dropped silently.
 
-    A log-weight of -inf is a weight of zero. It leaves log p(x) finite, and what is a mean of log-weights, such as the
-    ELBO, -inf: that is the truth about it, and passes where the column `zero` says why.
+    A log-weight of -inf is a weight of zero. The estimate of log p(x) is then still finite. A mean of log-weights, such
+    as the ELBO, is truly -inf, and is allowed.
+
+    Args:
+        scored: The block.
+        ids: Numbers of its examples; what follows them is padding.
 
     Raises:
-        RunFailedError: A log-weight is NaN or +inf, all are -inf, or an estimate is not finite.
+        RunFailedError: A log-weight is NaN or +inf, all are -inf, or another number is not finite.
     """
-    zero = rows.get("zero", np.zeros(len(numbers), dtype=bool))
-    broken: dict[str, np.ndarray] = {}
-    for name, column in rows.items():
-        if name in ("nan", "infinite"):
-            broken[name] = column
-        # k-hat is NaN where the tail has no shape, and that is no error.
-        elif name != "zero" and not name.endswith("pareto_k") and column.dtype.kind != "U":
+    columns = {name: column[: len(ids)] for name, column in scored.scores.flat().items()}
+    what: dict[str, np.ndarray] = {}
+    zero = np.zeros(len(ids), dtype=bool)
+    if (met := scored.weights) is not None:
+        zero = met.zero[: len(ids)].cpu().numpy()
+        what = {"a log-weight is NaN": met.nan[: len(ids)].cpu().numpy()}
+        what["a log-weight is +inf"] = met.infinite[: len(ids)].cpu().numpy()
+        if "log_px" in columns:
+            what["every log-weight is -inf"] = columns["log_px"] == -np.inf
+    for name, column in columns.items():
+        if name not in _MAY_BE_NAN and column.dtype.kind != "U":
             finite = np.isfinite(column).reshape(len(column), -1).all(1)
-            broken[name] = np.asarray(~finite if name.startswith("log_px") else ~(finite | zero))
-    bad = np.asarray(np.stack(list(broken.values())).any(0))
-    if not bad.any():
-        return
-    first = int(np.argmax(bad))
-    if "nan" in rows and rows["nan"][first]:
-        what = "a log-weight is NaN"
-    elif "infinite" in rows and rows["infinite"][first]:
-        what = "a log-weight is +inf"
-    elif "log_px" in rows and rows["log_px"][first] == -math.inf:
-        what = "every log-weight is -inf"
-    else:
-        name = next(name for name, column in broken.items() if column[first])
-        what = f"{name} is {rows[name][first]}"
-    raise RunFailedError(f"example {numbers[first]}: {what}")
+            what[name] = np.asarray(~finite if name in scored.always_finite else ~(finite | zero))
+    broken = np.stack(list(what.values()))
+    if broken.any():
+        first = int(np.argmax(broken.any(0)))
+        name = list(what)[int(np.argmax(broken[:, first]))]
+        raise RunFailedError(
+            f"example {ids[first]}: {name}" + (f" is {columns[name][first]}" if name in columns else "")
+        )
 
 
 def compute_blocks(
-    compute: Callable[[int], Rows],
+    compute: Callable[[int], T],
     num_blocks: int,
     *,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Rows]:
-    """Return the rows of every block, in order, on every rank.
+) -> list[T]:
+    """Return the result of every block, in order, on every process.
 
     Args:
-        compute: Returns the rows of one block, by its number.
-        num_blocks: How many there are.
-        workers: Threads of this rank.
-        progress: Called with (blocks done, blocks of this rank) as this rank's blocks finish.
+        compute: Computes a block, given its number.
+        num_blocks: Number of blocks.
+        workers: Threads of this process.
+        progress: Called with (blocks done, blocks of this process) as blocks finish.
 
     Raises:
-        RunFailedError: A block failed, on whichever rank.
+        RunFailedError: A block failed, on any process.
     """
     rank, world_size = rank_and_world_size()
     mine = range(rank, num_blocks, world_size)
-    done: dict[int, Rows] = {}
+    done: dict[int, T] = {}
     failure: Exception | None = None
-    with single_threaded(), concurrent.futures.ThreadPoolExecutor(workers, initializer=_pin_thread) as pool:
+    with single_threaded(), concurrent.futures.ThreadPoolExecutor(workers, initializer=_one_core) as pool:
         futures = {pool.submit(compute, block): block for block in mine}
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -149,7 +172,7 @@ def compute_blocks(
             pool.shutdown(cancel_futures=True)
             if world_size == 1 or not isinstance(error, Exception):
                 raise
-            # The other ranks wait for the gathering below: they are told, not left to hang.
+            # The other processes wait in `_gather`: send them the error, so that they do not hang.
             known = isinstance(error, ElboBenchError | UnsuitableModelError)
             failure = (
                 UnsuitableModelError(str(error))
@@ -159,15 +182,15 @@ def compute_blocks(
     return _gather(done, failure, num_blocks, world_size)
 
 
-def _gather(done: dict[int, Rows], failure: Exception | None, num_blocks: int, world_size: int) -> list[Rows]:
-    parts: list[tuple[dict[int, Rows], Exception | None]] = [(done, failure)]
+def _gather(done: dict[int, T], failure: Exception | None, num_blocks: int, world_size: int) -> list[T]:
+    parts: list[tuple[dict[int, T], Exception | None]] = [(done, failure)]
     if world_size > 1:
         parts = [({}, None)] * world_size
         torch.distributed.all_gather_object(parts, (done, failure))
     for _, problem in parts:
         if problem is not None:
             raise problem
-    merged: dict[int, Rows] = {}
+    merged: dict[int, T] = {}
     for rows, _ in parts:
         if overlap := merged.keys() & rows.keys():
             raise AssertionError(f"block {min(overlap)} was computed twice")
@@ -185,7 +208,7 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return a thread for each core that this process may use, or one on an accelerator."""
+    """Return the number of cores that this process may use, or 1 on an accelerator."""
     if device.type != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -194,7 +217,7 @@ def default_workers(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def single_threaded() -> Iterator[None]:
-    """Keep every operator on one core: how many share a product of matrices changes its last bits."""
+    """Run every operator on one core: the number of cores changes the last bits of a matrix product."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -203,12 +226,12 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _pin_thread() -> None:
+def _one_core() -> None:
     torch.set_num_threads(1)  # OpenMP keeps the number by thread
 
 
 def placement(model: object, x: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Return the device and the type in which a model takes data: whole numbers as they are, if it can."""
+    """Return the device and the dtype in which a model takes data: integers stay integers if the model scores them."""
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     device, dtype = (x.device, x.dtype) if parameter is None else (parameter.device, parameter.dtype)
     if x.is_floating_point() or not len(x):
@@ -220,7 +243,7 @@ def placement(model: object, x: Tensor) -> tuple[torch.device, torch.dtype]:
 
 @contextlib.contextmanager
 def evaluating(model: object) -> Iterator[None]:
-    """Put the model in evaluation mode and products in full precision; leave both as they were found."""
+    """Put a model into evaluation mode and matrix products into full precision; restore both at the end."""
     modules = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
     precision, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")

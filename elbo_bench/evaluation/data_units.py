@@ -1,4 +1,4 @@
-"""log p(x) in the units of the data: bits per dimension, and beside what the data were really drawn from."""
+"""log p(x) in bits per dimension, and its distance from the log-density of simulated data."""
 
 import dataclasses
 import math
@@ -6,12 +6,14 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from elbo_bench.evaluation.estimate import Estimate, Scores
 from elbo_bench.evaluation.evaluator import Evaluation
 from elbo_bench.evaluation.metrics import mean_over_examples
+from elbo_bench.metric import Metric
 
 
 def in_bits(evaluation: Evaluation, log_volume: Float[np.ndarray, " N"], num_dims: int) -> Evaluation:
-    r"""Return an evaluation that gives log p(x) in bits per dimension too.
+    r"""Return an evaluation with log p(x) in bits per dimension too.
 
     .. math:: -\frac{\log p(x) + \log |dx / d\text{level}|}{D \log 2}
 
@@ -21,42 +23,41 @@ def in_bits(evaluation: Evaluation, log_volume: Float[np.ndarray, " N"], num_dim
     bound.
 
     Args:
-        evaluation: What was measured; without a log p(x) it is returned as it is.
+        evaluation: The evaluation. It is returned unchanged if it has no log p(x).
         log_volume: log |dx / d(level)| of each example, in nats; zeros where examples are levels.
         num_dims: D.
     """
     if "log_px" not in evaluation.metrics:
         return evaluation
-    per_bit = -1 / (num_dims * math.log(2))
-    values = (evaluation.examples["log_px"] + log_volume) * per_bit
-    errors = np.abs(evaluation.examples["log_px_se"] * per_bit)
-    metric = {**mean_over_examples(values, errors), "unit": "bits/dim"}
-    return dataclasses.replace(
-        evaluation,
-        examples={**evaluation.examples, "bits_per_dim": values, "bits_per_dim_se": errors},
-        metrics={**evaluation.metrics, "bits_per_dim": metric},
-    )
+    per_bit, log_px = -1 / (num_dims * math.log(2)), evaluation.scores.estimates["log_px"]
+    bits = Estimate((log_px.value + log_volume) * per_bit, np.abs(log_px.se_mc * per_bit))
+    label = "bits per dimension: -log2 p(x) / D; of the levels, where data are dequantised: at most"
+    metric = mean_over_examples(bits, label, unit="bits/dim", bias="high")
+    return _extended(evaluation, {"bits_per_dim": bits}, {"bits_per_dim": metric})
 
 
 def beside_truth(evaluation: Evaluation, log_px_true: Float[np.ndarray, " N"]) -> Evaluation:
     """Return an evaluation with the log-density of the distribution that the examples were drawn from.
 
-    No model can have a higher mean log p(x), but by chance; the distance is KL(data ‖ model), paired by example.
+    In expectation no model has a higher log p(x). The difference, paired by example, estimates KL(data ‖ model).
 
     Args:
-        evaluation: What was measured; without a log p(x) it is returned as it is.
-        log_px_true: The truth for each example, in nats.
+        evaluation: The evaluation. It is returned unchanged if it has no log p(x).
+        log_px_true: True log-density of each example, in nats.
     """
     if "log_px" not in evaluation.metrics:
         return evaluation
-    exact = np.zeros_like(log_px_true)
-    short = log_px_true - evaluation.examples["log_px"]
-    return dataclasses.replace(
-        evaluation,
-        examples={**evaluation.examples, "log_px_true": log_px_true, "log_px_true_se": exact},
-        metrics={
-            **evaluation.metrics,
-            "log_px_true": mean_over_examples(log_px_true, exact),
-            "kl_from_truth": mean_over_examples(short, evaluation.examples["log_px_se"]),
-        },
-    )
+    truth, log_px = Estimate(log_px_true, np.zeros_like(log_px_true)), evaluation.scores.estimates["log_px"]
+    short = Estimate(truth.value - log_px.value, log_px.se_mc)
+    metrics = {
+        "log_px_true": mean_over_examples(truth, "log-density of the distribution that the examples were drawn from"),
+        "kl_from_truth": mean_over_examples(
+            short, "log_px_true - log p(x), in expectation KL(data || model)", bias="high"
+        ),
+    }
+    return _extended(evaluation, {"log_px_true": truth}, metrics)
+
+
+def _extended(evaluation: Evaluation, estimates: dict[str, Estimate], metrics: dict[str, Metric]) -> Evaluation:
+    scores = Scores(evaluation.scores.estimates | estimates, evaluation.scores.columns)
+    return dataclasses.replace(evaluation, scores=scores, metrics=evaluation.metrics | metrics)

@@ -1,4 +1,4 @@
-"""What an evaluator is: its keys, what it is asked, and what it answers."""
+"""The base class of evaluators, what one is given (`Request`) and what it returns (`Evaluation`)."""
 
 import abc
 import dataclasses
@@ -6,29 +6,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-import numpy as np
 from jaxtyping import Int, Shaped
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from elbo_bench.config.typed import check_fields
 from elbo_bench.draws import Draws, LatentVariableModel
-from elbo_bench.typed import check_fields
+from elbo_bench.evaluation.estimate import Columns, Scores
+from elbo_bench.metric import Metric
 
 Tier = Literal["exact", "sandwiched", "importance", "lower-bound-only", "none"]
-"""What an estimate of log p(x) stands on; `"none"` where an evaluator makes none."""
+"""How reliable an estimate of log p(x) is; `"none"` if an evaluator gives none."""
 
 
 class UnsuitableModelError(ValueError):
-    """A model is of a kind that an evaluator cannot score, whatever the example."""
+    """An evaluator cannot score this kind of model, for any example."""
 
 
 @runtime_checkable
 class Bound(Protocol):
-    """A function of `Draws` to be evaluated; every objective is one."""
+    """A function of `Draws` that can be evaluated, such as an objective."""
 
     @property
     def samples_required(self) -> int:
-        """Samples that one value takes."""
+        """Samples for one value."""
         ...
 
     def __call__(self, draws: Draws) -> Tensor:
@@ -38,43 +39,71 @@ class Bound(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the floor above asks of an evaluator, beside the evaluator's own keys.
+    """What one evaluation is given, beside the evaluator's own keys.
 
     Attributes:
         seed: Seed of the random numbers.
         ids: Number of each example in its data set; 0 .. N-1 if None.
-        bounds: Bounds, by the name that their columns get; a run's own is `"bound"`.
-        progress: Called with (units of work done, units of this rank).
-        folder: Where finished blocks are kept, so that an evaluation that was killed goes on; None keeps none.
+        trained_with: The objective that the run was trained with. Its estimates are `bound` and `bound_gap`.
+        bounds: Further bounds by name. The estimates of a bound `x` are `bounds/x` and `gaps/x`.
+        progress: Called with (units of work done, units of this process).
+        folder: Folder of finished blocks, from which a killed evaluation goes on; None keeps none.
     """
 
     seed: int = 0
     ids: Int[Tensor, " N"] | None = None
+    trained_with: Bound | None = None
     bounds: Mapping[str, Bound] = dataclasses.field(default_factory=dict)
     progress: Callable[[int, int], None] | None = None
     folder: Path | None = None
 
+    def scored_bounds(self) -> "list[ScoredBound]":
+        """Return every bound that is evaluated, with the names of its estimates."""
+        own = [] if self.trained_with is None else [ScoredBound(self.trained_with, "bound", "bound", "bound_gap")]
+        return own + [ScoredBound(bound, name, f"bounds/{name}", f"gaps/{name}") for name, bound in self.bounds.items()]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredBound:
+    """A bound that is evaluated, with the names of its estimates.
+
+    Attributes:
+        bound: The bound.
+        name: Its name in messages and in the stream of its random numbers.
+        estimate: Name of its value.
+        gap: Name of log p(x) - value.
+    """
+
+    bound: Bound = dataclasses.field(hash=False)
+    name: str
+    estimate: str
+    gap: str
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
+    """The result of an evaluation.
 
     Attributes:
-        examples: One row an example: `id`, and each estimate with its Monte Carlo error in `<name>_se`.
-        metrics: Means over the examples: `{name: {value, se, se_mc, n, unit}}`. `se` is the standard error over the
-            finite set of examples, `se_mc` the part of it that more samples would remove.
-        tier: What the estimate of log p(x) stands on.
-        estimator: How it was made, in a few words.
-        diagnostics: How much of it can be trusted; plain values, lists and mappings.
+        scores: Estimates and columns of every example, with the column `id`.
+        metrics: Means over the examples, by name.
+        tier: How reliable the estimate of log p(x) is.
+        estimator: How log p(x) was estimated, in a few words.
+        diagnostics: How far the estimates can be trusted: plain values, lists and mappings.
         decoder_evaluations: Latents decoded, for all examples together; a gradient counts twice.
     """
 
-    examples: dict[str, np.ndarray]
-    metrics: dict[str, dict[str, Any]]
+    scores: Scores
+    metrics: dict[str, Metric]
     tier: Tier
     estimator: str
     diagnostics: dict[str, Any]
     decoder_evaluations: int
+
+    @property
+    def examples(self) -> Columns:
+        """Columns by name, one row an example: an estimate NAME is the columns `NAME` and `NAME_se_mc`."""
+        return self.scores.flat()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,11 +111,11 @@ class Evaluator(abc.ABC):
     """A way to score a model; its fields are its configuration.
 
     Attributes:
-        split: Which split is scored.
-        num_examples: How many of its examples, the head of a fixed random order; None is all of them.
-        seed: Seed of the evaluation's random numbers; None is the run's.
+        split: The split to score.
+        num_examples: Number of its examples, the first ones of a fixed random order; None is all.
+        seed: Seed of the evaluation's random numbers; None is the run's seed.
         block_size: Examples in a block, the unit of work.
-        workers: Threads of one process that score blocks side by side; their number changes no bit of a result.
+        workers: Threads of one process that score blocks. Their number does not change the result.
     """
 
     split: Literal["test", "validation", "train"] = "test"
@@ -95,36 +124,36 @@ class Evaluator(abc.ABC):
     block_size: PositiveInt = 32
     workers: PositiveInt | Literal["auto"] = "auto"
 
-    ranks: ClassVar[bool] = False
-    """Whether a run can be trained with it: it gives log p(x) and the ELBO of the split, by which runs are ranked."""
-    whole_batches: ClassVar[bool] = False
-    """Whether it draws batches of its own, and may be given objectives that see their whole batch."""
+    ends_training: ClassVar[bool] = False
+    """Whether `train` may end with this evaluator. It must give log p(x) and the ELBO, by which runs are compared."""
+    allows_batch_scope: ClassVar[bool] = False
+    """Whether it evaluates objectives whose value for an example depends on the other examples of the batch."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @property
     def objective_names(self) -> tuple[str, ...]:
-        """Objectives, beside the run's own, that the floor above builds and passes in as bounds."""
+        """Names of objectives that the evaluator needs as `Request.bounds`, beside the run's own."""
         return ()
 
     @property
     @abc.abstractmethod
     def samples(self) -> int:
-        """The K that a record states: samples, chains or draws for each example."""
+        """Samples or chains for each example: the `num_samples` of a record."""
 
-    def check(self, bounds: Mapping[str, Bound]) -> None:  # noqa: B027 - most have nothing to refuse
+    def check(self, request: Request) -> None:  # noqa: B027 - most evaluators have nothing to refuse
         """Refuse bounds that cannot be evaluated, before anything is computed.
 
         Raises:
-            ValueError: One cannot; the line says which key must change.
+            ValueError: A bound cannot be evaluated. The message names the key that must change.
         """
 
     @abc.abstractmethod
     def evaluate(self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], request: Request) -> Evaluation:
-        """Score the examples; the same on every rank, and the same bytes on any number of ranks and threads.
+        """Score the examples: the same bytes on every process, for any number of processes and threads.
 
         Raises:
-            ValueError: The model, or the keys, do not allow it; nothing was computed.
-            RunFailedError: A number is not finite; the line names the example.
+            ValueError: The evaluator cannot score this model with these keys. Nothing was computed.
+            RunFailedError: A number is not finite. The message names the example.
         """

@@ -1,4 +1,4 @@
-"""Blocks that are done, on disk: an evaluation that was killed goes on from them."""
+"""Finished blocks on disk, from which a killed evaluation goes on."""
 
 import hashlib
 import io
@@ -9,31 +9,31 @@ from pathlib import Path
 import numpy as np
 
 from elbo_bench.errors import RunFailedError
+from elbo_bench.evaluation.estimate import Columns
 
-Rows = dict[str, np.ndarray]
 _DIGEST = hashlib.sha256().digest_size  # bytes before the content
 
 
 class FinishedBlocks:
-    """The rows of each finished block, a file each.
+    """The arrays of each finished block, one file for each.
 
-    A block's rows depend on the evaluation and on the block alone. They are the same bytes on any rank, in this process
-    or in one that was killed. A file begins with a digest of its evaluation, its block and its content: a file that is
-    damaged, or was copied from elsewhere, is not used.
+    They depend on the evaluation and on the number of the block only, and are the same bytes in every process. A file
+    begins with a digest of its evaluation, its block and its content. A damaged file, or a file of another evaluation,
+    is not used.
 
     Args:
-        folder: Where they lie; named by the evaluation, so that another one never finds them. None keeps nothing.
+        folder: Folder of the files, named by the evaluation. None keeps nothing.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def load(self, block: int) -> Rows | None:
-        """Return the rows of a block, or None if no file holds them."""
+    def load(self, block: int) -> Columns | None:
+        """Return the arrays of a block, or None if there is no valid file."""
         if self._folder is None:
             return None
         try:
-            content = self._place(block).read_bytes()
+            content = self._path(block).read_bytes()
             if self._digest(block, content[_DIGEST:]) != content[:_DIGEST]:
                 return None
             with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as columns:
@@ -43,11 +43,11 @@ class FinishedBlocks:
         except Exception:  # zipfile, zlib and NumPy's parser each have their own
             return None
 
-    def save(self, block: int, rows: Rows) -> None:
-        """Keep the rows of a block; a crash leaves the whole file or none.
+    def save(self, block: int, rows: Columns) -> None:
+        """Write the arrays of a block atomically.
 
         Raises:
-            RunFailedError: The disk does not take it.
+            RunFailedError: The file cannot be written.
         """
         if self._folder is None:
             return
@@ -58,15 +58,15 @@ class FinishedBlocks:
             descriptor, scratch = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
             with os.fdopen(descriptor, "wb") as file:
                 file.write(self._digest(block, buffer.getvalue()) + buffer.getvalue())
-            Path(scratch).replace(self._place(block))
+            Path(scratch).replace(self._path(block))
         except OSError as error:
             raise RunFailedError(f"{self._folder} cannot be written: {error.strerror or error}") from None
 
     def _digest(self, block: int, content: bytes) -> bytes:
         assert self._folder is not None
-        evaluation = "/".join(self._folder.parts[-2:])  # a part of an evaluation has a folder below its own
+        evaluation = "/".join(self._folder.parts[-2:])  # exact values have a folder within that of the evaluation
         return hashlib.sha256(f"{evaluation}/{block}/".encode() + content).digest()
 
-    def _place(self, block: int) -> Path:
+    def _path(self, block: int) -> Path:
         assert self._folder is not None
         return self._folder / f"block-{block:06d}"

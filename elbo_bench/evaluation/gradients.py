@@ -1,4 +1,4 @@
-"""`evaluation=gradients`: how noisy, how well aimed and how biased each objective's gradient is, on one batch."""
+"""`evaluation=gradients`: noise, direction and bias of each objective's gradient, on one batch."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,18 +11,20 @@ from torch import Tensor
 
 from elbo_bench.draws import LatentVariableModel
 from elbo_bench.evaluation.blocks import compute_blocks, default_workers, evaluating, placement, single_threaded
+from elbo_bench.evaluation.estimate import Columns, Scores
 from elbo_bench.evaluation.evaluator import Bound, Evaluation, Evaluator, Request
-from elbo_bench.evaluation.finished_blocks import FinishedBlocks, Rows
-from elbo_bench.evaluation.gradient_estimates import Batch, Estimator, LargeK, has_size
-from elbo_bench.evaluation.gradient_moments import NUM_GROUPS, Measured, cosine, measure_group, table_row
+from elbo_bench.evaluation.finished_blocks import FinishedBlocks
+from elbo_bench.evaluation.gradient_lab.estimates import Estimator, GradientBatch, LargeK, has_size
+from elbo_bench.evaluation.gradient_lab.moments import NUM_GROUPS, Measured, cosine, measure_group, table_row
 from elbo_bench.evaluation.metrics import plain_metric
+from elbo_bench.metric import Metric
 
 PARTS = ("encoder", "decoder")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gradients(Evaluator):
-    r"""Measures gradient estimators on one batch and one checkpoint, encoder and decoder apart.
+    r"""Compares gradient estimators on one batch and one checkpoint, separately for encoder and decoder.
 
     A gradient is that of the batch's mean value. The encoder's part, phi, is every parameter that q(z|x) depends on,
     the decoder's, theta, every one that p(x|z) or p(z) depends on; a shared one is in both. All estimators see the
@@ -31,7 +33,7 @@ class Gradients(Evaluator):
     - `variance`: :math:`\sum_j \mathrm{Var}(g_j)`;
     - `snr`: the mean of :math:`|\mathrm{E} g_j| / \mathrm{sd}(g_j)` (Rainforth et al., 2018, "Tighter variational
       bounds are not necessarily better") over the parameters j that vary; R estimates without any signal give
-      the `snr_floor` that is stated beside it;
+      the `snr_floor` that is reported beside it;
     - `cosine` :math:`\mathrm{E}[g'u/|g|]` and `dsnr` :math:`\mathrm{E}[|g_\parallel| / |g_\perp|]` (the same paper's
       directional SNR), towards the direction u of an oracle; `along` :math:`\mathrm{E}[g'u]`, and `along_snr`, its
       size over the standard deviation of g'u;
@@ -46,14 +48,14 @@ class Gradients(Evaluator):
     where L_K improves. `agreement`, the cosine between two independent oracles, says how well u is known.
 
     Attributes:
-        objectives: Whose gradients are measured, by name; `"bound"` is the run's own.
-        references: Whose gradients are those of their values, by name; best first.
-        num_samples: K of the objectives that have a field `num_samples`; any other is measured as it is.
+        objectives: Names of the objectives whose gradients are compared; `"bound"` is the run's own.
+        references: Names of objectives whose gradient is that of their value, best first.
+        num_samples: K of the objectives that have a field `num_samples`. Others are compared as they are.
         num_replicates: Independent estimates of each gradient, R.
         oracle_samples: K of the oracle.
-        oracle_replicates: Estimates that give u; as many others give what of the oracle lies along u.
+        oracle_replicates: Estimates that give u. As many others give the oracle's projection on u.
         num_examples: Examples of the batch.
-        block_size: Examples decoded at once; an objective of a whole batch needs all of them.
+        block_size: Examples decoded at once. An objective with batch scope needs all of them in one block.
     """
 
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("elbo_mc", "iwae")
@@ -64,7 +66,7 @@ class Gradients(Evaluator):
     oracle_replicates: Annotated[int, Field(ge=2 * NUM_GROUPS)] = 32
     num_examples: PositiveInt | None = 64
 
-    whole_batches: ClassVar[bool] = True
+    allows_batch_scope: ClassVar[bool] = True
 
     @property
     def objective_names(self) -> tuple[str, ...]:
@@ -76,12 +78,13 @@ class Gradients(Evaluator):
         """The largest K."""
         return max(self.num_samples)
 
-    def check(self, bounds: Mapping[str, Bound]) -> None:
-        """Refuse objectives that cannot be measured.
+    def check(self, request: Request) -> None:
+        """Refuse objectives that cannot be compared.
 
         Raises:
-            ValueError: A name is unknown or given twice, or an objective refuses a K or a part of the batch.
+            ValueError: A name is unknown or given twice, or an objective does not allow a K or a block size.
         """
+        bounds = _bounds(request)
         for key in ("objectives", "references", "num_samples"):
             values = list(getattr(self, key))
             if len(set(values)) < len(values):
@@ -94,26 +97,27 @@ class Gradients(Evaluator):
             self._check_batch(bounds, self.num_examples)
 
     def evaluate(self, model: LatentVariableModel, x: Shaped[Tensor, "N *data"], request: Request) -> Evaluation:
-        """Measure the gradients."""
+        """Estimate the gradients."""
         if not len(x):
             raise ValueError("there is no example to score")
-        self.check(request.bounds)
-        self._check_batch(request.bounds, len(x))
+        self.check(request)
+        bounds = _bounds(request)
+        self._check_batch(bounds, len(x))
         device, dtype = placement(model, x)
         with evaluating(model), single_threaded():
-            batch = Batch.of(model, x.to(device, dtype), request.ids, self.block_size)
-            estimators = self._estimators(request.bounds)
-            references = {each: batch.reference(each, self._candidates(each, request.bounds)) for each in estimators}
+            batch = GradientBatch.of(model, x.to(device, dtype), request.ids, self.block_size)
+            estimators = self._estimators(bounds)
+            references = {each: batch.reference(each, self._candidates(each, bounds)) for each in estimators}
             needed = dict.fromkeys([*estimators, *(each for each in references.values() if each is not None)])
             bench = _Bench(batch, request, self.workers, num_stages=2 + len(needed))
 
             oracle, count = Estimator.of("oracle", LargeK(self.oracle_samples), None), self.oracle_replicates
             nowhere = torch.zeros((0, *batch.parts.shape), dtype=torch.float64, device=device)
-            towards = bench.run(0, oracle, "gradient-oracle", range(count), nowhere).mean
+            towards = bench.run(0, oracle, "gradient-oracle", replicates=range(count), directions=nowhere).mean
             directions = torch.stack([batch.unit(towards.to(device)), batch.unit(batch.random_direction(request.seed))])
-            truth = bench.run(1, oracle, "gradient-oracle", range(count, 2 * count), directions)
+            truth = bench.run(1, oracle, "gradient-oracle", replicates=range(count, 2 * count), directions=directions)
             measured = {
-                each: bench.run(stage, each, "gradients", range(self.num_replicates), directions)
+                each: bench.run(stage, each, "gradients", replicates=range(self.num_replicates), directions=directions)
                 for stage, each in enumerate(needed, start=2)
             }
             rows = self._rows(batch, measured, references, truth)
@@ -133,7 +137,7 @@ class Gradients(Evaluator):
             },
         }
         return Evaluation(
-            examples={"id": batch.numbers.numpy()},
+            scores=Scores({}, {"id": batch.numbers.numpy()}),
             metrics=_metrics(rows, self.num_replicates),
             tier="none",
             estimator="gradients",
@@ -149,7 +153,7 @@ class Gradients(Evaluator):
         return found
 
     def _candidates(self, estimator: Estimator, bounds: Mapping[str, Bound]) -> list[Estimator]:
-        """Return what may be an estimator's reference: a reference itself, or all that take as many samples."""
+        """Return possible references: the estimator if it is one, else all references of as many samples."""
         if estimator.objective in self.references:
             return [estimator]
         count, found = estimator.bound.samples_required, []
@@ -164,12 +168,12 @@ class Gradients(Evaluator):
         for name in (*self.objectives, *self.references):
             if getattr(bounds[name], "scope", "example") == "batch" and self.block_size < count:
                 raise ValueError(
-                    f"block_size={self.block_size} is too small: {name} sees its whole batch, {count} examples"
+                    f"block_size={self.block_size} is too small: {name} needs all {count} examples in one block"
                 )
 
     def _rows(
         self,
-        batch: Batch,
+        batch: GradientBatch,
         measured: Mapping[Estimator, Measured],
         references: Mapping[Estimator, Estimator | None],
         oracle: Measured,
@@ -182,7 +186,9 @@ class Gradients(Evaluator):
                 part = batch.parts[number].cpu()
                 if part.any():
                     against = None if reference is None else measured[reference]
-                    numbers = table_row(measured[estimator], number, part, oracle, against, rounding)
+                    numbers = table_row(
+                        measured[estimator], number, part, oracle=oracle, reference=against, eps=rounding
+                    )
                     row = {"objective": estimator.objective, "num_samples": estimator.num_samples, "part": name}
                     rows.append(row | {"reference": None if reference is None else reference.objective} | numbers)
         return rows
@@ -190,19 +196,19 @@ class Gradients(Evaluator):
 
 @dataclasses.dataclass(frozen=True)
 class _Bench:
-    """Draws estimates in groups, which ranks and threads share out."""
+    """Draws estimates in groups, which are shared out among processes and threads."""
 
-    batch: Batch
+    batch: GradientBatch
     request: Request
     workers: int | str
     num_stages: int
 
-    def run(self, stage: int, estimator: Estimator, purpose: str, replicates: range, directions: Tensor) -> Measured:
-        """Return the estimates of one estimator, and their projections on each part's directions."""
+    def run(self, stage: int, estimator: Estimator, purpose: str, *, replicates: range, directions: Tensor) -> Measured:
+        """Return the moments of one estimator, and its projections on each part's directions."""
         request, finished = self.request, FinishedBlocks(self.request.folder)
         threads = default_workers(self.batch.x.device) if isinstance(self.workers, str) else self.workers
 
-        def compute(group: int) -> Rows:
+        def compute(group: int) -> Columns:
             number = stage * NUM_GROUPS + group
             rows = finished.load(number)
             if rows is None:
@@ -212,25 +218,34 @@ class _Bench:
                 finished.save(number, rows)
             return rows
 
-        def tell(done: int, mine: int) -> None:
+        def progress(done: int, mine: int) -> None:
             if request.progress is not None:
                 request.progress(stage * mine + done, self.num_stages * mine)
 
-        return Measured.of(compute_blocks(compute, NUM_GROUPS, workers=threads, progress=tell))
+        return Measured.of(compute_blocks(compute, NUM_GROUPS, workers=threads, progress=progress))
+
+
+def _bounds(request: Request) -> dict[str, Bound]:
+    """Return the objectives by name; `"bound"` is the run's own."""
+    return {**request.bounds, **({"bound": request.trained_with} if request.trained_with is not None else {})}
 
 
 _UNITS = {"variance": "nats²", "along": "nats", "bias": "nats", "bias_random": "nats", "oracle_bias": "nats"}
 
 
-def _metrics(rows: list[dict[str, Any]], count: int) -> dict[str, dict[str, Any]]:
-    """Return the numbers of the table that have an error, and the z-scores, each under a name of its own."""
-    metrics: dict[str, dict[str, Any]] = {}
+def _metrics(rows: list[dict[str, Any]], count: int) -> dict[str, Metric]:
+    """Return a metric for each number of the table that has an error, and for each z-score."""
+    metrics: dict[str, Metric] = {}
     for row in rows:
         for name, value in row.items():
-            if value is None or not (f"{name}_se" in row or name.endswith("_z")):
+            if value is None or not (f"{name}_se_mc" in row or name.endswith("_z")):
                 continue
-            error, unit = row.get(f"{name}_se"), "standard errors" if name.endswith("_z") else _UNITS.get(name, "ratio")
-            place = f"{row['objective']}_k{row['num_samples']}/{row['part']}/{name}"
-            # The batch is fixed: all of the error is one that more estimates would remove.
-            metrics[place] = {**plain_metric(value, count, unit, error), "se_mc": error}
+            error, unit = (
+                row.get(f"{name}_se_mc"),
+                "standard errors" if name.endswith("_z") else _UNITS.get(name, "ratio"),
+            )
+            metric = f"{row['objective']}_k{row['num_samples']}/{row['part']}/{name}"
+            # The batch is fixed, so all of the error is Monte Carlo error.
+            label = f"{name} of the gradient of {row['objective']}, K={row['num_samples']}, {row['part']}"
+            metrics[metric] = {**plain_metric(value, count, unit, label), "se_test": error, "se_mc": error}
     return metrics

@@ -34,9 +34,9 @@ def takes_integers(model: object, x: Shaped[Tensor, "B *data"]) -> bool:
 
 @torch.no_grad()
 def refuse_off_support(model: object, x: Shaped[Tensor, "N *data"], ids: Shaped[Tensor, " N"] | None = None) -> None:
-    """Refuse data of which the likelihood says that they cannot be observed.
+    """Raise an error if an example lies outside the support of the likelihood.
 
-    Off its support a density is no density: many distributions return a number there all the same. A support that
+    Outside the support many distributions still return a number, which means nothing. A support that
     depends on the latent is not checked, since log p(x|z) = -inf is then a valid answer.
 
     Args:
@@ -45,7 +45,7 @@ def refuse_off_support(model: object, x: Shaped[Tensor, "N *data"], ids: Shaped[
         ids: Number of each example in its data set; 0 .. N-1 if None.
 
     Raises:
-        ValueError: An example is off the support. The line names the example, the value and what to do.
+        ValueError: An example is outside the support. The message names the example, the value and what to do.
     """
     if not isinstance(model, LatentVariableModel) or not len(x):
         return
@@ -81,7 +81,7 @@ def _support_of(likelihood: Any) -> constraints.Constraint | None:
 
 
 def _parts(constraint: constraints.Constraint) -> Iterator[object]:
-    """Yield all that a constraint is made of, constraints within it taken apart."""
+    """Yield the simple constraints that a constraint is composed of."""
     yield type(constraint)
     for value in vars(constraint).values():
         for each in value if isinstance(value, list | tuple) else [value]:
@@ -110,9 +110,9 @@ def _what(support: constraints.Constraint, example: Tensor) -> str:
     if base.event_dim:
         return f"is not on the support of the likelihood, {base}"
     inside = torch.broadcast_to(base.check(example), example.shape)
-    place = tuple(int(axis) for axis in (~inside).nonzero()[0])
-    at = f" at {place[0] if len(place) == 1 else place}" if place else ""
-    return f"holds {example[place].item():g}{at}, but the likelihood takes {_words(base)}"
+    index = tuple(int(axis) for axis in (~inside).nonzero()[0])
+    at = f" at {index[0] if len(index) == 1 else index}" if index else ""
+    return f"holds {example[index].item():g}{at}, but the likelihood takes {_words(base)}"
 
 
 def _words(base: constraints.Constraint) -> str:

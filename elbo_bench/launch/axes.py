@@ -27,14 +27,14 @@ class Axis:
 
 
 def read_axis(where: str, given: object) -> Axis:
-    """Return a parameter of a sweep file.
+    """Read and check one parameter of a sweep file.
 
     Args:
         where: File and parameter, for errors.
         given: What the file says: `value`, `values`, `min` and `max`, or a `distribution`.
 
     Raises:
-        UsageError: It is no parameter; the line says what is wrong and what would do.
+        UsageError: The entry is not valid. The message says what is wrong and what is allowed.
     """
     if not isinstance(given, dict):
         raise UsageError(f"{where}: needs `value: ...`, `values: [...]`, or `min: ...` and `max: ...`")
@@ -89,8 +89,8 @@ def _implied(where: str, given: Mapping[str, Any]) -> str:
     if "value" in given:
         return "constant"
     if "min" in given or "max" in given:
-        whole = all(isinstance(given.get(key, 0), int) for key in _RANGE)
-        return "int_uniform" if whole else "uniform"
+        integers = all(isinstance(given.get(key, 0), int) for key in _RANGE)
+        return "int_uniform" if integers else "uniform"
     raise UsageError(f"{where}: needs `value: ...`, `values: [...]`, `min` and `max`, or a `distribution`")
 
 
@@ -127,7 +127,7 @@ def _numeric(where: str, name: str, given: Mapping[str, Any]) -> Axis:
         raise UsageError(f"{where}: {name} needs a min > 0, not {shown(given['min'])}")
     if name == "int_uniform":
         if not all(isinstance(given[key], int) for key in _RANGE):
-            raise UsageError(f"{where}: int_uniform needs whole numbers as min and max")
+            raise UsageError(f"{where}: int_uniform needs integers as min and max")
         values = range(given["min"], given["max"] + 1)
         return Axis(values, lambda probability: values[min(int(probability * len(values)), len(values) - 1)])
     quantile = _quantile(name.removeprefix("q_"), numbers)
@@ -152,7 +152,7 @@ def _number(where: str, key: str, value: object) -> float:
 
 
 def _rounded(value: float, step: int | float) -> int | float:
-    """Return the nearest multiple of a step: a whole number if the step is one."""
+    """Return the nearest multiple of a step: a integers number if the step is one."""
     multiple = round(value / step) * step
     return multiple if isinstance(step, int) else float(f"{multiple:.12g}")  # 0.1 * 3 is 0.3
 
@@ -162,8 +162,8 @@ def _steps(where: str, least: float, most: float, step: int | float) -> list[int
     count = math.ceil((most - least) / step - 1e-9)
     if count > _LARGEST_GRID:
         raise UsageError(f"{where}: a grid of {count} values; at most {_LARGEST_GRID}")
-    whole = isinstance(step, int) and least.is_integer()
-    return [int(least) + index * step if whole else float(f"{least + index * step:.12g}") for index in range(count)]
+    integers = isinstance(step, int) and least.is_integer()
+    return [int(least) + index * step if integers else float(f"{least + index * step:.12g}") for index in range(count)]
 
 
 def _quantile(name: str, numbers: Mapping[str, float]) -> Quantile:

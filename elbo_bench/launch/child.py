@@ -13,7 +13,9 @@ from elbo_bench.launch.task import Task
 
 def child(task: Task, taken: list[Slot]) -> None:
     """Run a task in a process that was made for it, in some slots, and end with its exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the sweep alone passes it on
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches every process of the group; only the sweep forwards it
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core for slot in taken for core in slot.cores})
     if names := list(dict.fromkeys(slot.gpu for slot in taken if slot.gpu is not None)):

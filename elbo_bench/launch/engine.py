@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     @property
     def pause(self) -> float:
-        """Seconds after which it is asked again for a trial that another launcher has at the moment."""
+        """Seconds between two checks of a trial that another launcher is running."""
         ...
 
     def has_room(self, task: Task) -> bool:

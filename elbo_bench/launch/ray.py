@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: Ray queues them, places them and tells when a machine is lost."""
+"""Run trials on a Ray cluster. Ray queues the trials, chooses machines and reports lost machines."""
 
 import time
 from typing import Annotated, Any

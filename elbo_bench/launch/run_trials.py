@@ -34,7 +34,7 @@ def run_trials(
     Args:
         trials: Those to run; their states are kept up to date.
         engine: What runs them.
-        task_of: Returns what a process is told of a trial.
+        task_of: Returns the task of a trial, which is sent to a process.
         retries: How often a trial may fail and be tried again.
         changed: Called when a trial's state changed, and now and then.
     """

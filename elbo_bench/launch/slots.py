@@ -1,4 +1,4 @@
-"""This machine's cores and GPUs, dealt out to what runs side by side."""
+"""The cores and GPUs of this machine, assigned to processes that run in parallel."""
 
 import dataclasses
 import os
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A place for one process.
+    """Resources for one process.
 
     Attributes:
         cores: Numbers of the CPU cores that it may use.

@@ -11,19 +11,20 @@ from elbo_bench.launch.task import Task
 
 
 class SlurmEngine:
-    """Creates an engine whose jobs save and go back into the queue shortly before their time is over.
+    """Creates an engine whose jobs save shortly before their time limit, and are requeued.
 
     Args:
-        folder: What submitit keeps of the jobs, on a disk that all machines share.
-        minutes, grace_seconds, requeues: Time limit of a job, how long before it is asked to save, and how often it is.
-        cpus, gpus: What each process of a trial gets.
+        folder: The folder of submitit's files, on a disk that all machines share.
+        minutes, grace_seconds, requeues: Time limit of a job, how long before the limit it is signalled to save, and
+            how often it is requeued.
+        cpus, gpus: CPUs and GPUs of each process of a trial.
         more: Other parameters of submitit, which are sbatch's options: `{partition: gpu, account: mine, mem: 16GB}`.
-        workers: Jobs side by side.
+        workers: Jobs that run at the same time.
     """
 
     pause = 60.0
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - its parameters are its configuration
         self,
         folder: Path,
         minutes: PositiveInt = 240,

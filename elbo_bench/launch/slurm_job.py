@@ -1,4 +1,4 @@
-"""What runs inside of a Slurm job: the trial in a process of its own, which is asked to save when time is over."""
+"""Run a trial inside a Slurm job, in a process of its own. Before the time limit it is signalled to save."""
 
 import contextlib
 import getpass
@@ -98,7 +98,7 @@ def submit(jobs: Sequence[SlurmJob], folder: Path, requeues: int, options: Mappi
 def queued() -> set[str] | None:
     """Return the ids of this user's jobs that wait or run; None if Slurm does not answer at the moment.
 
-    `squeue` answers on every cluster; `sacct`, which submitit asks, only where jobs are accounted for.
+    `squeue` answers on every cluster; `sacct`, which submitit uses, only where jobs are accounted for.
     """
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i"]
     try:

@@ -35,8 +35,8 @@ def read_command(where: str, command: object) -> tuple[list[str], list[str]]:
 def _added(where: str, words: list[str]) -> tuple[list[str], list[str]]:
     if words.count(MACRO) != 1:
         given = [word for word in words if word.startswith("${args")]
-        told = f"{given[0]}: " if given and given[0] != MACRO else ""
-        raise UsageError(f"{where}: command: {told}`train` takes key=value words, so it needs {MACRO}, once")
+        prefix = f"{given[0]}: " if given and given[0] != MACRO else ""
+        raise UsageError(f"{where}: command: {prefix}`train` takes key=value words, so it needs {MACRO}, once")
     added: list[str] = []
     folders: list[str] = []
     rest = [word for word in words if word != MACRO]

@@ -1,4 +1,4 @@
-"""What a process is told of a trial: plain values, so that it can be sent to any machine."""
+"""The task of a process: a trial as plain values, which can be sent to any machine."""
 
 import dataclasses
 import os

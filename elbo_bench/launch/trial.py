@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from elbo_bench.errors import UsageError
-from elbo_bench.results.further import lacking
+from elbo_bench.results.further import missing_evaluations
 from elbo_bench.results.record import RESULT
 
 State = Literal["waiting", "queued", "running", "elsewhere", "done", "recorded", "failed", "stopped"]
@@ -49,7 +49,7 @@ class Trial:
         if not (self.folder / RESULT).is_file():
             return False
         try:
-            return not lacking(self.folder, self.cfg.get("then_evaluate", []))
+            return not missing_evaluations(self.folder, self.cfg.get("then_evaluate", []))
         except UsageError:  # damaged: the leaderboard names it
             return True
 

@@ -1,1 +1,1 @@
-"""Models: each file is one generative model with its encoder; none knows a bound."""
+"""Models: each file is one generative model with its encoder. Models do not depend on objectives."""

@@ -1,4 +1,4 @@
-"""A VAE put together from its parts: encoder, decoder, prior and likelihood, whichever these are."""
+"""A VAE that is composed of an encoder, a decoder, a prior and a likelihood."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,13 +9,13 @@ from elbo_bench.models.likelihoods.base import LikelihoodModule
 
 
 class Autoencoder(nn.Module):
-    """Creates a model with one latent vector from four modules; a subclass says only which networks they are.
+    """Creates a model with one latent vector from four modules. A subclass chooses the networks.
 
     Args:
         encoder: Maps examples `[B, *data]` to q(z|x).
-        decoder: Maps latents `[*lead, D]` to what the likelihood takes, `[*lead, *data, num_outputs]`.
+        decoder: Maps latents `[*lead, D]` to parameters of the likelihood, `[*lead, *data, num_outputs]`.
         prior: Maps the encoder to p(z).
-        likelihood: Maps what the decoder gives to p(x|z).
+        likelihood: Maps the outputs of the decoder to p(x|z).
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module, likelihood: LikelihoodModule) -> None:
@@ -40,12 +40,12 @@ class Autoencoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Maps an example to q(z|x): its values scaled, a network's features of them, and the head of a posterior.
+    """Maps examples to q(z|x) in three steps: scaled inputs, features, posterior.
 
     Args:
-        inputs: Scales and reshapes the example.
-        body: Maps that to features `[B, num_features]`.
-        head: Maps these to a distribution.
+        inputs: Scales and reshapes the examples.
+        body: Maps the scaled examples to features `[B, num_features]`.
+        head: Maps the features to q(z|x).
     """
 
     def __init__(self, inputs: "Inputs", body: nn.Module, head: nn.Module) -> None:
@@ -59,14 +59,14 @@ class Encoder(nn.Module):
 
 
 class Inputs(nn.Module):
-    """Brings examples into the range and the shape that a network takes.
+    """Scales and reshapes examples for a network.
 
-    Binary values stay 0 and 1, other levels 0 .. n - 1 are mapped to [-1, 1], and continuous values are centred by
-    the training mean and divided by the one number that their spread about it is.
+    Binary values stay 0 and 1. Other levels 0 .. n - 1 are mapped to [-1, 1]. From continuous values the training mean
+    is subtracted, and the difference is divided by one number, the spread of the training data about their mean.
 
     Args:
         info: Facts of the data.
-        shape: What one example is reshaped to.
+        shape: Shape of one example for the network.
     """
 
     train_mean: Tensor
@@ -74,11 +74,11 @@ class Inputs(nn.Module):
     def __init__(self, info: DataInfo, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.shape, self.num_levels, self.scale = shape, info.num_levels, info.scale
-        # A fact of the data, which a checkpoint need not repeat.
+        # Not saved in checkpoints: it comes from the data.
         self.register_buffer("train_mean", info.train_mean.clone(), persistent=False)
 
     def forward(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *shape"]:
-        """Return what the network is given."""
+        """Return the input of the network."""
         if self.num_levels is None:
             x = (x - self.train_mean) / self.scale
         elif self.num_levels > 2:

@@ -1,4 +1,4 @@
-"""A VAE with a discrete latent, small enough that every value of it can be summed over."""
+"""A VAE with a small discrete latent, so that log p(x) is an exact sum."""
 
 import math
 
@@ -16,32 +16,32 @@ from elbo_bench.models.autoencoder import Encoder, Inputs
 from elbo_bench.models.likelihoods.base import Likelihood
 from elbo_bench.models.likelihoods.bernoulli import Bernoulli
 from elbo_bench.models.mlp import Decoder
-from elbo_bench.models.networks import Activation, linear, perceptron
+from elbo_bench.models.networks.mlp_layers import Activation, linear, perceptron
 
 
 class CategoricalLatent(nn.Module):
-    r"""Creates a VAE whose latent is a few labels.
+    r"""Creates a VAE whose latent is a vector of V categorical variables.
 
     .. math:: q(z|x) = \prod_v \mathrm{Cat}(z_v; \pi_v(x)), \quad p(z) = \prod_v \mathrm{Cat}(z_v; \pi_v), \quad p(x|z)
 
-    z is an integer for each variable, `[K, B, V]`; the encoder is a perceptron that gives the log-odds of all labels at
-    once, and the decoder one that is given each label as an indicator vector. log p(x) is a sum of C^V terms, and so is
-    every expectation under q(z|x): what an estimator without reparameterisation should find is known.
+    z holds an integer for each variable, `[K, B, V]`. The encoder is a perceptron that returns the log-odds of all
+    variables. The decoder is a perceptron that takes each variable as a one-hot vector. log p(x) and every expectation
+    under q(z|x) are sums of C^V terms, so the result of an estimator without reparameterisation is known exactly.
 
     Args:
         info: Facts of the data.
-        num_variables: Labels in a latent, V.
-        num_categories: Values that each label takes, C.
-        hidden: Widths of the encoder's hidden layers, from the data inwards; the decoder mirrors them.
+        num_variables: Number of variables in a latent, V.
+        num_categories: Number of values of each variable, C.
+        hidden: Widths of the encoder's hidden layers, from the data to the latent. The decoder mirrors them.
         activation: Nonlinearity after each hidden layer.
-        learn_prior: Whether the prior's log-odds are learned, or every label is as likely as any other.
+        learn_prior: Whether the log-odds of the prior are learned. Otherwise the prior is uniform.
         likelihood: p(x|z).
 
     Raises:
-        ValueError: The likelihood is not one for this kind of data, or there are too many latents to be summed over.
+        ValueError: The likelihood is not defined for this kind of data, or C^V is too large for a sum.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - its parameters are its configuration
         self,
         info: DataInfo,
         num_variables: PositiveInt = 3,
@@ -64,7 +64,7 @@ class CategoricalLatent(nn.Module):
         body, width = perceptron(info.num_dims, hidden, activation)
         self.encoder = Encoder(Inputs(info, (info.num_dims,)), body, _Labels(width, num_variables, num_categories))
         self.decoder = Decoder(
-            num_variables * num_categories, tuple(reversed(hidden)), info.shape, activation, self.likelihood_part
+            num_variables * num_categories, tuple(reversed(hidden)), activation, self.likelihood_part
         )
         uniform = torch.zeros(num_variables, num_categories)
         if learn_prior:
@@ -82,7 +82,7 @@ class CategoricalLatent(nn.Module):
         return CategoricalVector(self.prior_logits)
 
     def likelihood(self, z: Int[Tensor, "*lead V"]) -> Distribution:
-        """Return p(x|z); along an axis where z only repeats, as where all of its values are scored, it decodes once."""
+        """Return p(x|z). Along an axis where z is expanded (stride 0), z is decoded once."""
         once = z[tuple(slice(None, 1 if stride == 0 else None) for stride in z.stride()[:-1])]
         indicators = one_hot(once, self.num_categories).to(self.prior_logits).flatten(-2)
         outputs: Tensor = self.decoder(indicators)
@@ -92,7 +92,7 @@ class CategoricalLatent(nn.Module):
 
 
 class _Labels(nn.Module):
-    """Maps features of x to independent labels."""
+    """Maps features of x to independent categorical variables."""
 
     def __init__(self, num_features: int, num_variables: int, num_categories: int) -> None:
         super().__init__()

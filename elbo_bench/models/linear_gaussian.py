@@ -1,4 +1,4 @@
-"""Probabilistic PCA with an encoder: the model whose log p(x) and posterior are known exactly."""
+"""A linear Gaussian model (probabilistic PCA) with a linear encoder. Its log p(x) and posterior are known exactly."""
 
 import math
 from typing import Literal
@@ -18,21 +18,21 @@ class LinearGaussian(nn.Module):
 
     .. math:: z \sim N(0, I), \quad x|z \sim N(W z + \mu, \sigma^2 I)
 
-    Its marginal is N(mu, C) with C = W W' + sigma^2 I and its posterior N(M^-1 W'(x - mu), sigma^2 M^-1) with
+    The marginal is N(mu, C) with C = W W' + sigma^2 I. The posterior is N(M^-1 W'(x - mu), sigma^2 M^-1) with
     M = W'W + sigma^2 I (Tipping & Bishop, 1999, "Probabilistic principal component analysis", eqs. 4-7).
 
     Args:
         info: Facts of the data, which must be continuous.
-        latent_dim: Dimensions of z.
-        covariance: Whether q(z|x) has independent dimensions or a full covariance; it is the same for every x.
-        noise_std: Standard deviation sigma of the likelihood, to begin with.
+        latent_dim: Number of dimensions of z.
+        covariance: Covariance of q(z|x). It is the same for every x.
+        noise_std: Initial standard deviation sigma of the likelihood.
         learn_noise: Whether sigma is learned.
 
     Raises:
-        ValueError: The data is discrete: a density of it is not comparable with a probability.
+        ValueError: The data are discrete. A density is not comparable with a probability.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - its parameters are its configuration
         self,
         info: DataInfo,
         latent_dim: PositiveInt = 4,
@@ -51,7 +51,7 @@ class LinearGaussian(nn.Module):
         self.encoder = nn.Linear(num_dims, latent_dim)
         nn.init.xavier_uniform_(self.encoder.weight)
         nn.init.zeros_(self.encoder.bias)
-        # The Cholesky factor of q's covariance, its diagonal as logarithms.
+        # The Cholesky factor of the covariance of q(z|x). Its diagonal is stored as logarithms.
         self.raw_scale = nn.Parameter(torch.zeros((latent_dim,) * (2 if covariance == "full" else 1)))
 
     @property
@@ -94,16 +94,16 @@ class LinearGaussian(nn.Module):
 
     @torch.no_grad()
     def set_parameters(self, weight: Tensor, mean: Tensor, noise_std: float) -> None:
-        """Put the generative model where its true parameters are known."""
+        """Set the parameters of p(x, z)."""
         self.weight.copy_(weight)
         self.mean.copy_(mean)
         self.log_noise_std.fill_(math.log(noise_std))
 
     @torch.no_grad()
     def set_best_posterior(self) -> None:
-        """Make q the posterior itself (full), or the member of its family closest to it in KL(q ‖ p) (diagonal).
+        """Set q(z|x) to the posterior (full), or to the diagonal normal with the smallest KL(q ‖ posterior).
 
-        The latter has the posterior's mean and the inverse diagonal of its precision as variances, sigma^2 / M_ii.
+        The diagonal normal has the posterior's mean. Its variances are sigma^2 / M_ii.
         """
         gain, covariance = self._posterior_terms()
         self.encoder.weight.copy_(gain)

@@ -1,4 +1,4 @@
-"""A mixture of any posteriors, summed over all of its components without an array of all differences."""
+"""A mixture of any distributions, with a density that needs little memory."""
 
 from collections.abc import Callable
 
@@ -11,19 +11,20 @@ from torch.distributions.constraints import Constraint, real_vector
 from elbo_bench.distributions import LOG_2_PI, DiagonalNormal
 
 _AT_ONCE = 2**22
-"""Numbers of one array that a density is computed by."""
+"""Largest number of elements of an array in the computation of a density."""
 _PICKED_AT_ONCE = 1024
+"""Largest number of components that are computed together for samples."""
 
 
-class Mixture(Distribution):
+class MixtureDistribution(Distribution):
     r"""Creates a mixture of C distributions of vectors.
 
     .. math:: p(z) = \sum_{c=1}^C \pi_c\, p_c(z)
 
     Args:
-        components: All of them: batch `[C]`, event `[D]`.
+        components: All components: batch `[C]`, event `[D]`.
         logits: Logarithms of the weights, up to a constant.
-        pick: Returns the components of some numbers `[n]`, as a batch `[n]`: samples are drawn from them.
+        pick: Returns the components with given indices `[n]`, as a batch `[n]`. Samples are drawn from them.
     """
 
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 - torch reads it from the class
@@ -68,8 +69,8 @@ class Mixture(Distribution):
         """Return the log-density of each value under each component."""
         if not isinstance(self.components, DiagonalNormal):
             return self.components.log_prob(z[:, None].expand(-1, len(self.log_weights), -1))
-        # The square is multiplied out: two products of matrices instead of n x C x D numbers. That costs digits, as
-        # many as the largest distance in units of a scale has, squared: float64 has them to spare.
+        # Expand the square: two matrix products instead of an n x C x D array. The differences lose digits where z is
+        # many scales away from a component. In float64 enough digits remain.
         normal = self.components.base_dist
         loc, scale, z = normal.loc.double(), normal.scale.double(), z.double()
         precision = scale.pow(-2)
@@ -78,7 +79,7 @@ class Mixture(Distribution):
         return -0.5 * torch.addmm(distances, z, (loc * precision).mT, alpha=-2)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Return samples by torch's global generator."""
+        """Return samples from torch's global generator."""
         with torch.no_grad():
             shape = torch.Size(sample_shape)
             chosen = torch.multinomial(self.log_weights.exp(), shape.numel(), replacement=True)

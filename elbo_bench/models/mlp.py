@@ -1,4 +1,4 @@
-"""The one-stochastic-layer VAE of Burda et al. (2016), for any kind of data."""
+"""A VAE of multilayer perceptrons with one stochastic layer, for any kind of data (Burda et al., 2016)."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from elbo_bench.data_info import DataInfo
 from elbo_bench.models.autoencoder import Autoencoder, Encoder, Inputs
 from elbo_bench.models.likelihoods.base import Likelihood, LikelihoodModule
 from elbo_bench.models.likelihoods.bernoulli import Bernoulli
-from elbo_bench.models.networks import Activation, linear, perceptron
+from elbo_bench.models.networks.mlp_layers import Activation, linear, perceptron
 from elbo_bench.models.posteriors.base import Posterior
 from elbo_bench.models.posteriors.diagonal import Diagonal
 from elbo_bench.models.priors.base import Prior
@@ -21,26 +21,26 @@ from elbo_bench.models.priors.standard_normal import StandardNormal
 class MLP(Autoencoder):
     r"""Creates a VAE of multilayer perceptrons.
 
-    The encoder is data - hidden - q(z|x), the decoder mirrors it. Weights are Glorot-uniform, biases zero, and the
-    decoder's last bias is where the likelihood suits the training mean. With its defaults it is the one-layer
-    architecture of Burda et al., 2016, "Importance weighted autoencoders", and of its authors' code.
+    The encoder maps the data through hidden layers to q(z|x). The decoder mirrors it. Weights are Glorot-uniform and
+    biases are zero. The decoder's last bias makes the initial likelihood fit the training mean. The defaults are the
+    one-layer architecture of Burda et al., 2016, "Importance weighted autoencoders", and of its authors' code.
 
-    Binary data enter the encoder as they are, other levels scaled to [-1, 1], continuous values less the training mean.
+    Binary data enter the encoder unchanged. Other levels are scaled to [-1, 1]. Continuous data are centred and scaled.
 
     Args:
         info: Facts of the data.
-        latent_dim: Dimensions of z.
-        hidden: Widths of the encoder's hidden layers, from the data inwards.
+        latent_dim: Number of dimensions of z.
+        hidden: Widths of the encoder's hidden layers, from the data to the latent.
         activation: Nonlinearity after each hidden layer.
         posterior: Family of q(z|x).
         prior: p(z).
         likelihood: p(x|z).
 
     Raises:
-        ValueError: The likelihood is not one for this kind of data.
+        ValueError: The likelihood is not defined for this kind of data.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - its parameters are its configuration
         self,
         info: DataInfo,
         latent_dim: PositiveInt = 50,
@@ -53,24 +53,23 @@ class MLP(Autoencoder):
         observation = likelihood.module(info)
         body, width = perceptron(info.num_dims, hidden, activation)
         encoder = Encoder(Inputs(info, (info.num_dims,)), body, posterior.head(width, latent_dim))
-        decoder = Decoder(latent_dim, tuple(reversed(hidden)), info.shape, activation, observation)
+        decoder = Decoder(latent_dim, tuple(reversed(hidden)), activation, observation)
         super().__init__(encoder, decoder, prior.module(latent_dim, info), observation)
         self.latent_dim = latent_dim
 
 
 class Decoder(nn.Module):
-    """Maps a latent to what a likelihood takes, by a perceptron."""
+    """Maps a latent to the parameters of a likelihood, by a perceptron."""
 
     def __init__(
         self,
         latent_dim: int,
         hidden: Sequence[int],
-        shape: tuple[int, ...],
         activation: Activation,
         likelihood: LikelihoodModule,
     ) -> None:
         super().__init__()
-        self.shape = (*shape, likelihood.num_outputs)
+        self.shape = tuple(likelihood.bias.shape)
         self.body, width = perceptron(latent_dim, hidden, activation)
         self.outputs = linear(width, torch.Size(self.shape).numel())
         with torch.no_grad():

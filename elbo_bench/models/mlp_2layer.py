@@ -1,4 +1,4 @@
-"""The VAE with two stochastic layers of Burda et al. (2016), for any kind of data."""
+"""A VAE of multilayer perceptrons with two stochastic layers, for any kind of data (Burda et al., 2016)."""
 
 from collections.abc import Sequence
 
@@ -14,31 +14,31 @@ from elbo_bench.models.autoencoder import Autoencoder, Encoder, Inputs
 from elbo_bench.models.likelihoods.base import Likelihood
 from elbo_bench.models.likelihoods.bernoulli import Bernoulli
 from elbo_bench.models.mlp import Decoder
-from elbo_bench.models.networks import Activation, linear, perceptron
+from elbo_bench.models.networks.mlp_layers import Activation, linear, perceptron
 
 
 class MLP2Layer(Autoencoder):
-    r"""Creates a VAE of two stochastic layers, all of its networks multilayer perceptrons.
+    r"""Creates a VAE of multilayer perceptrons with two stochastic layers.
 
     .. math:: q(z|x) = q(z_1|x) \, q(z_2|z_1), \quad p(z) = p(z_2) \, p(z_1|z_2), \quad p(x|z) = p(x|z_1)
 
-    Its latent is the concatenation `[z1, z2]`. Each conditional is normal with independent dimensions, the scale
-    exp(linear) without a clamp, and p(z2) is N(0, I). Networks start as in `MLP`; with its defaults it is the two-layer
+    The latent is the concatenation `[z1, z2]`. Each conditional is normal with independent dimensions; its scale is
+    exp(linear), without a clamp. p(z2) is N(0, I). Networks are initialised as in `MLP`. The defaults are the two-layer
     architecture of Burda et al., 2016, "Importance weighted autoencoders", and of its authors' code.
 
     Args:
         info: Facts of the data.
-        latent_dims: Dimensions of z1, next to the data, and of z2.
-        hidden: Widths of the hidden layers between the data and z1, from the data inwards; the decoder mirrors them.
-        hidden_between: Those between z1 and z2.
+        latent_dims: Number of dimensions of z1, which is next to the data, and of z2.
+        hidden: Widths of the encoder's hidden layers between the data and z1. The decoder mirrors them.
+        hidden_between: Widths of the hidden layers between z1 and z2.
         activation: Nonlinearity after each hidden layer.
         likelihood: p(x|z1).
 
     Raises:
-        ValueError: The likelihood is not one for this kind of data.
+        ValueError: The likelihood is not defined for this kind of data.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - its parameters are its configuration
         self,
         info: DataInfo,
         latent_dims: tuple[PositiveInt, PositiveInt] = (100, 50),
@@ -53,29 +53,29 @@ class MLP2Layer(Autoencoder):
         head = _Upwards(
             NormalLayer(width, (), lower, activation), NormalLayer(lower, hidden_between, upper, activation)
         )
-        decoder = Decoder(lower, tuple(reversed(hidden)), info.shape, activation, observation)
+        decoder = Decoder(lower, tuple(reversed(hidden)), activation, observation)
         prior = _Downwards(NormalLayer(upper, tuple(reversed(hidden_between)), lower, activation), upper)
         super().__init__(Encoder(Inputs(info, (info.num_dims,)), body, head), decoder, prior, observation)
         self.latent_dims = latent_dims
 
     @property
     def latent_layers(self) -> dict[str, slice]:
-        """Which dimensions of the latent are which layer."""
+        """The dimensions of each layer in the latent."""
         lower, upper = self.latent_dims
         return {"z1": slice(0, lower), "z2": slice(lower, lower + upper)}
 
     def likelihood(self, z: Float[Tensor, "*lead D"]) -> Distribution:
-        """Return p(x|z), in which only z1 counts."""
+        """Return p(x|z), which depends on z1 only."""
         return super().likelihood(z[..., : self.latent_dims[0]])
 
 
 class NormalLayer(nn.Module):
-    """Maps numbers to a normal distribution with independent dimensions, by a perceptron.
+    """Maps vectors to a normal distribution with independent dimensions, by a perceptron.
 
     Args:
-        num_inputs: Numbers that it depends on.
-        hidden: Widths of its hidden layers.
-        num_dims: Dimensions of the distribution.
+        num_inputs: Number of dimensions of the input.
+        hidden: Widths of the hidden layers.
+        num_dims: Number of dimensions of the distribution.
         activation: Nonlinearity after each hidden layer.
     """
 
@@ -104,7 +104,7 @@ class _Upwards(nn.Module):
 
 
 class _Downwards(nn.Module):
-    """Gives p(z2) p(z1|z2)."""
+    """Returns p(z2) p(z1|z2)."""
 
     def __init__(self, lower: NormalLayer, upper_dim: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Objectives: each file is one bound on log p(x), a function of `Draws` alone."""
+"""Objectives: one file for each bound on log p(x), computed from `Draws` alone."""

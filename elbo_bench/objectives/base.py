@@ -1,4 +1,4 @@
-"""What an objective is: a value that is reported and a gradient that trains."""
+"""The interface of an objective: its configuration, what it declares about itself, and its value."""
 
 import abc
 import dataclasses
@@ -8,13 +8,16 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor
 
+from elbo_bench.config.typed import CheckedFields
 from elbo_bench.draws import Draws
-from elbo_bench.typed import check_fields
+
+Direction = Literal["lower", "upper", "unbiased", "none"]
+"""How the expected value relates to log p(x): a lower bound, an upper bound, equal to it, or none of these."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective(abc.ABC):
-    """A bound on log p(x), or what stands for one; its fields are its configuration.
+class Objective(CheckedFields, abc.ABC):
+    """A bound on log p(x), or another objective to train with. Its fields are its configuration.
 
     Attributes:
         num_samples: Samples of q(z|x) for each example, K.
@@ -23,26 +26,19 @@ class Objective(abc.ABC):
     num_samples: PositiveInt = 1
 
     scope: ClassVar[Literal["example", "batch"]] = "example"
-    """Whether an example's value depends on that example alone, or on its whole batch."""
+    """`"batch"` if the value of an example depends on the other examples of its batch."""
     reparameterised: ClassVar[bool] = True
-    """Whether its gradient flows through the samples."""
+    """Whether the gradient flows through the samples."""
     latents: ClassVar[Literal["sampled", "enumerated"]] = "sampled"
-    """Whether it is given samples of q(z|x), or every value of a discrete latent."""
+    """`"enumerated"` if the objective takes every value of a discrete latent instead of samples of q(z|x)."""
     gradient: ClassVar[Literal["value", "unbiased", "decoder", "own"]] = "value"
-    """Of what its gradient is the gradient.
+    """Where the objective's gradient equals the gradient of its value.
 
-    `"value"`: of the value, draw by draw, in every parameter. The others are so in the decoder and the prior; in the
-    encoder `"unbiased"` has the same expectation, and `"decoder"` another one. `"own"`: it is so nowhere.
+    - `"value"`: in all parameters, for every draw.
+    - `"unbiased"`: in the decoder and the prior for every draw, in the encoder in expectation.
+    - `"decoder"`: in the decoder and the prior only. The encoder has another gradient.
+    - `"own"`: nowhere.
     """
-    of_log_w: ClassVar[bool] = False
-    """Whether its value is a function of the log-weights alone: where q(z|x) is the posterior it then is log p(x),
-    draw by draw.
-    """
-    ordered: ClassVar[bool] = False
-    """Whether the order of the samples matters."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def samples_required(self) -> int:
@@ -51,13 +47,16 @@ class Objective(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def direction(self) -> Literal["lower", "upper", "unbiased", "none"]:
-        """What the value at finite K is to log p(x), in expectation."""
+    def direction(self) -> Direction:
+        """How the expected value at this K relates to log p(x).
+
+        Set it as a class attribute, `direction = "lower"`. Write a property only if it depends on a field.
+        """
 
     @abc.abstractmethod
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
-        """Return, for each example, the value in nats; training ascends its gradient.
+        """Return the value for each example, in nats. Training ascends its gradient.
 
         Raises:
-            NoClosedFormError: It needs a divergence or an entropy that the distributions lack.
+            NoClosedFormError: The objective needs a divergence or an entropy that has no closed form.
         """

@@ -1,4 +1,4 @@
-"""The ELBO with its rate weighted by beta."""
+"""The beta-VAE objective: the ELBO with a weighted rate."""
 
 import dataclasses
 from typing import Literal
@@ -13,16 +13,18 @@ from elbo_bench.objectives.base import Objective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BetaELBO(Objective):
-    r"""ELBO whose rate is weighted by beta, in nats.
+    r"""ELBO with its rate weighted by beta, in nats.
 
     .. math:: \frac1K \sum_k \log p(x|z_k) - \beta \, \mathrm{KL}(q(z|x) \| p(z))
 
-    A lower bound on log p(x) only for beta >= 1, where it lies below the ELBO (Higgins et al., 2017, "beta-VAE",
-    eq. 4).
+    For beta >= 1 the value is at most the ELBO, hence a lower bound on log p(x). For beta < 1 it is no bound.
+
+    Source: Higgins et al., 2017, "beta-VAE: learning basic visual concepts with a constrained variational framework",
+    eq. 4.
 
     Attributes:
         beta: Weight of the rate.
-        kl: Whether the rate is the closed form or the mean of log q(z|x) - log p(z).
+        kl: `"analytic"` for the rate in closed form, `"mc"` for the mean of log q(z|x) - log p(z) over the samples.
     """
 
     beta: NonNegativeFloat = 4.0

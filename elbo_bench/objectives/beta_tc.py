@@ -1,8 +1,8 @@
-"""The ELBO with the total correlation of the aggregated posterior weighted by beta."""
+"""The beta-TCVAE objective: the ELBO with a weighted total correlation."""
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,32 +16,31 @@ from elbo_bench.objectives.base import Objective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BetaTC(Objective):
-    r"""ELBO whose total correlation is weighted by beta, in nats.
+    r"""ELBO with its total correlation weighted by beta, in nats.
 
     .. math:: \log p(x|z) - I_q(x; z) - \beta \, \mathrm{TC}(z) - \sum_j \mathrm{KL}(q(z_j) \| p(z_j))
 
-    For beta = 1 the three terms sum to the rate, and it is the Monte Carlo ELBO. The aggregated posterior q(z), the
-    mean of q(z|x) over the training set, is estimated from the batch: `weighted` takes the mean of all its
-    densities over N B, which is biased low; `stratified` gives the example's own the share 1/N, which is unbiased
-    for q(z). Their logarithms are biased either way (Chen et al., 2018, "Isolating sources of disentanglement in
-    variational autoencoders").
+    For beta = 1 the last three terms sum to the rate, and the value is the Monte Carlo ELBO. For other values of beta
+    it is no bound, because the estimated total correlation may have either sign.
+
+    The aggregated posterior q(z) is the mean of q(z|x) over the N training examples. It is estimated from the B
+    examples of the batch. `"weighted"` sums their densities and divides by N B, which is biased low. `"stratified"`
+    gives an example's own density the weight 1/N, which is unbiased for q(z). The logarithm of either is biased.
+
+    Source: Chen et al., 2018, "Isolating sources of disentanglement in variational autoencoders".
 
     Attributes:
         beta: Weight of the total correlation.
-        estimator: How the batch stands for the training set.
-        num_train: Training examples, N; from the data set.
+        estimator: Estimator of q(z) from a batch.
+        num_train: Number of training examples, N. The program fills it in.
     """
 
     beta: NonNegativeFloat = 6.0
     estimator: Literal["weighted", "stratified"] = "weighted"
     num_train: PositiveInt
 
-    scope: ClassVar[Literal["batch"]] = "batch"
-
-    @property
-    def direction(self) -> Literal["none"]:
-        """None: the total correlation is of the batch, and may have either sign."""
-        return "none"
+    direction = "none"
+    scope = "batch"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the weighted sum for each example."""
@@ -54,7 +53,7 @@ class BetaTC(Objective):
 
     @staticmethod
     def _log_densities(draws: Draws) -> tuple[Float[Tensor, "K B B"], Float[Tensor, "K B B D"]]:
-        """Return log q(z_i|x_j) for every sample i and example j, whole and dimension by dimension.
+        """Return log q(z_i|x_j) for every sample i and example j, as a sum and for each dimension.
 
         Raises:
             NoClosedFormError: The dimensions of q(z|x) are not independent.
@@ -66,7 +65,7 @@ class BetaTC(Objective):
         return by_dim.sum(-1), by_dim
 
     def _log_shares(self, like: Float[Tensor, "K B B"]) -> Float[Tensor, "B B"]:
-        """Return the logarithm of what example j counts in the estimate of q(z_i)."""
+        """Return the logarithm of the weight of example j in the estimate of q(z_i)."""
         size = like.shape[-1]
         if self.estimator == "weighted" or size == 1:
             return like.new_full((size, size), -math.log(self.num_train * size))

@@ -1,7 +1,6 @@
-"""The ELBO with its rate held at a capacity."""
+"""Distortion with a penalty on the distance of the rate from a target."""
 
 import dataclasses
-from typing import Literal
 
 from jaxtyping import Float
 from pydantic import NonNegativeFloat
@@ -13,27 +12,25 @@ from elbo_bench.objectives.base import Objective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Capacity(Objective):
-    r"""Distortion with a penalty for a rate that is not the capacity, in nats.
+    r"""Distortion with a penalty on the distance of the rate from a target, in nats.
 
     .. math:: \frac1K \sum_k \log p(x|z_k) - \gamma \, | \mathrm{KL}(q(z|x) \| p(z)) - C |
 
-    Usually C is warmed up from 0 (Burgess et al., 2018, "Understanding disentangling in beta-VAE"). No bound on log
-    p(x).
+    The target C is usually warmed up from 0. The value is no bound on log p(x).
+
+    Source: Burgess et al., 2018, "Understanding disentangling in beta-VAE".
 
     Attributes:
         gamma: Weight of the penalty.
-        capacity: C, in nats.
-        kl: Whether the rate is the closed form or the mean of log q(z|x) - log p(z).
+        capacity: Target of the rate, C, in nats.
+        kl: `"analytic"` for the rate in closed form, `"mc"` for the mean of log q(z|x) - log p(z) over the samples.
     """
 
     gamma: NonNegativeFloat = 1000.0
     capacity: NonNegativeFloat = 25.0
     kl: RateForm = "analytic"
 
-    @property
-    def direction(self) -> Literal["none"]:
-        """None: a rate below the capacity is a cost, too."""
-        return "none"
+    direction = "none"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the penalised sum for each example."""

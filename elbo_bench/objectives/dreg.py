@@ -1,7 +1,6 @@
-"""The importance-weighted bound by doubly reparameterised gradients."""
+"""The importance-weighted bound with doubly reparameterised gradients."""
 
 import dataclasses
-from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -19,19 +18,16 @@ class DReG(Objective):
 
     .. math:: L_K, \qquad \nabla_\phi: \sum_k \tilde w_k^2 \, (\nabla_\phi z_k)' \nabla_z \log w_k
 
-    It has the expectation of the gradient of L_K and a signal-to-noise ratio that grows as sqrt(K), where that of L_K
-    falls as 1/sqrt(K) (Tucker et al., 2019, "Doubly reparameterized gradient estimators for Monte Carlo objectives").
+    A lower bound on log p(x) in expectation. The encoder gradient is unbiased for the gradient of L_K. Its
+    signal-to-noise ratio grows as sqrt(K), while that of `iwae` falls as 1/sqrt(K).
+
+    Source: Tucker et al., 2019, "Doubly reparameterized gradient estimators for Monte Carlo objectives".
     """
 
     num_samples: PositiveInt = 5
 
-    gradient: ClassVar[Literal["unbiased"]] = "unbiased"
-    of_log_w: ClassVar[bool] = True
-
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
+    direction = "lower"
+    gradient = "unbiased"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""

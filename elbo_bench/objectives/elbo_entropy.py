@@ -1,7 +1,6 @@
-"""The evidence lower bound with the entropy of q in closed form."""
+"""The evidence lower bound with an analytic entropy of q(z|x)."""
 
 import dataclasses
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,18 +11,16 @@ from elbo_bench.objectives.base import Objective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ELBOEntropy(Objective):
-    r"""Evidence lower bound with an analytic entropy, in nats.
+    r"""Evidence lower bound with the entropy of q(z|x) in closed form, in nats.
 
     .. math:: \frac1K \sum_k \log p(x, z_k) + \mathrm{H}[q(z|x)]
 
-    For priors with a density but without a KL in closed form (Jordan et al., 1999, "An introduction to variational
-    methods for graphical models").
+    Use it with a prior that has a density but no KL divergence in closed form.
+
+    Source: Jordan et al., 1999, "An introduction to variational methods for graphical models".
     """
 
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
+    direction = "lower"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""

@@ -1,7 +1,6 @@
 """The evidence lower bound as the mean log-weight."""
 
 import dataclasses
-from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,16 +15,12 @@ class ELBOMC(Objective):
 
     .. math:: \frac1K \sum_k \log \frac{p(x, z_k)}{q(z_k|x)}
 
-    Needs no closed form, and its gap to log p(x) is exact draw by draw where q is the posterior (Kingma & Welling,
-    2014, "Auto-encoding variational Bayes", eq. 6).
+    It needs no closed form. Where q(z|x) equals p(z|x), its value is log p(x) for every draw.
+
+    Source: Kingma & Welling, 2014, "Auto-encoding variational Bayes", eq. 6.
     """
 
-    of_log_w: ClassVar[bool] = True
-
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
+    direction = "lower"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""

@@ -1,4 +1,4 @@
-"""A gradient that is not the value's own: three weights for each sample say what an estimator ascends."""
+"""A value with the gradient of another function: three weights for each sample define the gradient."""
 
 import torch
 from jaxtyping import Float
@@ -24,14 +24,14 @@ def estimator(
     for theta the decoder and the prior, phi the encoder, and z_k held fixed in the last term.
 
     Args:
-        value: What is reported, in nats.
-        draws: Where it comes from; they serve this estimator alone.
+        value: The reported value, in nats.
+        draws: The draws. Each set of draws can have one estimator only.
         decoder: The weights d.
-        path: The factor r on what flows through the samples; 1 if None. Of no effect on samples without a gradient.
-        score: The weights s of the score of q; 0 if None.
+        path: The factor r on the gradient that flows through the samples. None is 1.
+        score: The weights s of the score of q. None is 0.
 
     Raises:
-        NoClosedFormError: A gradient is asked for, and the draws do not say what q(z|x) is.
+        NoClosedFormError: A gradient is required, and the draws have no `posterior`.
     """
     if not torch.is_grad_enabled():
         return value.detach()
@@ -40,5 +40,5 @@ def estimator(
         ascended = ascended + weighted_sum(score, draws.score_of_q)
     if path is not None:
         draws.scale_path(path)
-    # Where the sum is infinite the value says so, or does without it: inf - inf would make it NaN.
+    # An infinite sum would give inf - inf = NaN. There the gradient is zero.
     return value.detach() + torch.where(ascended.isinf() | value.isinf(), 0.0, ascended - ascended.detach())

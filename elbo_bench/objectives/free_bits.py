@@ -1,7 +1,6 @@
-"""The ELBO with a rate that is free up to some nats a dimension."""
+"""The ELBO with free bits: a minimum rate for each latent dimension."""
 
 import dataclasses
-from typing import Literal
 
 from jaxtyping import Float
 from pydantic import NonNegativeFloat
@@ -13,24 +12,24 @@ from elbo_bench.objectives.base import Objective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FreeBits(Objective):
-    r"""ELBO whose rate counts as at least so many nats in each latent dimension, in nats.
+    r"""ELBO in which each latent dimension counts with at least lambda nats of rate, in nats.
 
     .. math:: \frac1K \sum_k \log p(x|z_k) - \sum_j \max(\lambda, \mathrm{KL}(q(z_j|x) \| p(z_j)))
 
-    A dimension below the floor is not pushed towards the prior (Kingma et al., 2016, "Improving variational
-    inference with inverse autoregressive flow"; there KL_j is averaged over the minibatch first, here it is each
-    example's own, so that an example's bound does not depend on its neighbours).
+    A dimension below the minimum is not pushed towards the prior. The rate is never understated, so the value is a
+    lower bound on log p(x).
+
+    Source: Kingma et al., 2016, "Improving variational inference with inverse autoregressive flow". The paper averages
+    KL_j over the minibatch before taking the maximum. Here the maximum is taken for each example, so that the bound of
+    one example does not depend on the others.
 
     Attributes:
-        free_nats: The floor lambda, in nats a dimension.
+        free_nats: Minimum lambda of each dimension, in nats.
     """
 
     free_nats: NonNegativeFloat = 0.1
 
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound: the rate is only ever overstated."""
-        return "lower"
+    direction = "lower"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""

@@ -1,8 +1,8 @@
-"""The importance-weighted bound with its bias removed to some order."""
+"""Jackknife variational inference (JVI): the importance-weighted bound with reduced bias."""
 
 import dataclasses
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,23 +16,23 @@ from elbo_bench.objectives.base import Objective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Jackknife(Objective):
-    r"""Jackknife of the importance-weighted bound, in nats: JVI.
+    r"""Importance-weighted bound with its bias reduced by the jackknife of order m, in nats.
 
     .. math:: K L_K - (K - 1) \bar L_{K-1} \quad (m = 1), \qquad
         \tfrac{K^2}2 L_K - (K - 1)^2 \bar L_{K-1} + \tfrac{(K - 2)^2}2 \bar L_{K-2} \quad (m = 2)
 
-    where the bars are means over all subsets of so many samples. Order m removes the bias of log p(x) up to K^-m;
-    what is left has either sign, so it is no bound (Nowozin, 2018, "Debiasing evidence approximations: on
-    importance-weighted autoencoders and jackknife variational inference").
+    The bar is the mean over all subsets of that many samples. Order m removes the bias for log p(x) up to the order
+    K^-m. The remaining bias may have either sign, so the value is no bound for m > 0.
+
+    Source: Nowozin, 2018, "Debiasing evidence approximations: on importance-weighted autoencoders and jackknife
+    variational inference".
 
     Attributes:
-        order: m; 0 is L_K itself.
+        order: Order m. Order 0 is L_K.
     """
 
     num_samples: PositiveInt = 5
     order: Annotated[int, Field(ge=0, le=2)] = 1
-
-    of_log_w: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,18 +41,18 @@ class Jackknife(Objective):
 
     @property
     def direction(self) -> Literal["lower", "none"]:
-        """None; of order 0 a lower bound."""
+        """A lower bound for order 0, otherwise no bound."""
         return "lower" if self.order == 0 else "none"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the estimate for each example."""
         log_w, size = draws.log_w, len(draws.log_w)
-        whole = log_mean_exp(log_w)
+        bound = log_mean_exp(log_w)
         if self.order == 0:
-            return whole
+            return bound
         without_one = log_sum_exp_of_others(log_w).mean(0) - math.log(size - 1)
         if self.order == 1:
-            return size * whole - (size - 1) * without_one
+            return size * bound - (size - 1) * without_one
         rest = torch.stack(list(without_each(log_w)), 1)
         without_two = log_sum_exp_of_others(rest).mean((0, 1)) - math.log(size - 2)
-        return size**2 / 2 * whole - (size - 1) ** 2 * without_one + (size - 2) ** 2 / 2 * without_two
+        return size**2 / 2 * bound - (size - 1) ** 2 * without_one + (size - 2) ** 2 / 2 * without_two

@@ -1,7 +1,6 @@
-"""The mean of independent importance-weighted bounds."""
+"""The mean of several importance-weighted bounds."""
 
 import dataclasses
-from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -18,29 +17,25 @@ class MIWAE(Objective):
 
     .. math:: \frac1M \sum_{m=1}^M L_K^{(m)}
 
-    As tight as L_K, with an encoder gradient whose signal-to-noise ratio is sqrt(M) times higher (Rainforth et al.,
-    2018, "Tighter variational bounds are not necessarily better").
+    A lower bound on log p(x) in expectation, as tight as L_K. The signal-to-noise ratio of the encoder gradient is
+    sqrt(M) times that of L_K.
+
+    Source: Rainforth et al., 2018, "Tighter variational bounds are not necessarily better".
 
     Attributes:
         num_samples: Samples of one bound, K.
-        num_estimates: Bounds that are averaged, M.
+        num_estimates: Number of bounds, M.
     """
 
     num_samples: PositiveInt = 8
     num_estimates: PositiveInt = 8
 
-    of_log_w: ClassVar[bool] = True
-    ordered: ClassVar[bool] = True
+    direction = "lower"
 
     @property
     def samples_required(self) -> int:
         """M * K."""
         return self.num_estimates * self.num_samples
-
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""
@@ -48,12 +43,13 @@ class MIWAE(Objective):
 
 
 def in_groups(log_w: Float[Tensor, "S B"], num_estimates: int, num_samples: int) -> Float[Tensor, "K M B"]:
-    """Return M groups of K samples, sample by sample; a group's samples are neighbours in what is given.
+    """Return the log-weights in M groups of K consecutive samples.
 
     Raises:
-        ValueError: There are not M * K samples.
+        ValueError: The number of samples is not M * K.
     """
     if len(log_w) != num_estimates * num_samples:
-        raise ValueError(f"{num_estimates} groups of {num_samples} samples cannot be made of {len(log_w)}")
+        needed = num_estimates * num_samples
+        raise ValueError(f"{num_estimates} groups of {num_samples} samples need {needed} samples, not {len(log_w)}")
     grouped: Tensor = log_w.unflatten(0, (num_estimates, num_samples))
     return grouped.transpose(0, 1)

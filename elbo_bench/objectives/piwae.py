@@ -1,8 +1,7 @@
-"""One bound for the decoder, the mean of looser ones for the encoder."""
+"""One importance-weighted bound for the decoder, and several smaller ones for the encoder."""
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,40 +17,36 @@ from elbo_bench.objectives.miwae import in_groups
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PIWAE(Objective):
-    r"""Importance-weighted bound of M K samples whose encoder ascends the mean of M bounds of K, in nats.
+    r"""Importance-weighted bound of M K samples whose encoder ascends the mean of M bounds of K samples, in nats.
 
     .. math:: L_{MK}, \qquad \nabla_\phi: \nabla_\phi \frac1M \sum_{m=1}^M L_K^{(m)}
 
-    The decoder gets the tighter bound, the encoder the gradient with more signal (Rainforth et al., 2018, "Tighter
-    variational bounds are not necessarily better").
+    A lower bound on log p(x) in expectation. The decoder trains with the tighter bound. The encoder trains with the
+    bound whose gradient has the higher signal-to-noise ratio.
+
+    Source: Rainforth et al., 2018, "Tighter variational bounds are not necessarily better".
 
     Attributes:
-        num_samples: Samples of one of the encoder's bounds, K.
-        num_estimates: The encoder's bounds, M.
+        num_samples: Samples of one bound of the encoder, K.
+        num_estimates: Number of bounds of the encoder, M.
     """
 
     num_samples: PositiveInt = 8
     num_estimates: PositiveInt = 8
 
-    gradient: ClassVar[Literal["decoder"]] = "decoder"
-    of_log_w: ClassVar[bool] = True
-    ordered: ClassVar[bool] = True
+    direction = "lower"
+    gradient = "decoder"
 
     @property
     def samples_required(self) -> int:
         """M * K."""
         return self.num_estimates * self.num_samples
 
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
-
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""
         log_w = draws.log_w
         grouped = in_groups(log_w, self.num_estimates, self.num_samples)
-        # The encoder's weight is this over the decoder's, times the decoder's: the latter must not round to zero.
+        # The path factor is the encoder weight over the decoder weight, so the decoder weight must not be zero.
         decoder = torch.where(log_w > -math.inf, log_w.softmax(0).clamp(min=_SMALLEST), 0.0)
         encoder = (grouped.softmax(0) / self.num_estimates).transpose(0, 1).flatten(0, 1)
         path = torch.where(decoder > 0, encoder / decoder, 0.0)
@@ -59,4 +54,4 @@ class PIWAE(Objective):
 
 
 _SMALLEST = 1e-20
-"""A decoder's weight that is as good as none, and far from what float32 cannot hold."""
+"""A negligible decoder weight that float32 can represent."""

@@ -1,7 +1,6 @@
-"""Reweighted wake-sleep: the encoder is fitted to the posterior by wake-phase updates."""
+"""Reweighted wake-sleep with the wake-phase update of the encoder."""
 
 import dataclasses
-from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -15,25 +14,22 @@ from elbo_bench.objectives.estimator import estimator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RWS(Objective):
-    r"""Importance-weighted bound with the wake-phi encoder gradient, in nats.
+    r"""Importance-weighted bound with the wake-phase encoder gradient, in nats.
 
     .. math:: L_K, \qquad \nabla_\phi: \sum_k \tilde w_k \, \nabla_\phi \log q(z_k|x)
 
-    The encoder descends an estimate of KL(p(z|x) ‖ q(z|x)), biased at finite K; no gradient flows through the samples,
-    so z may be discrete (Bornschein & Bengio, 2015, "Reweighted wake-sleep"; Le et al., 2019, "Revisiting reweighted
-    wake-sleep for models with stochastic control flow").
+    A lower bound on log p(x) in expectation. The encoder descends an estimate of KL(p(z|x) ‖ q(z|x)), which is biased
+    at finite K. No gradient flows through the samples, so z may be discrete.
+
+    Source: Bornschein & Bengio, 2015, "Reweighted wake-sleep"; Le et al., 2019, "Revisiting reweighted wake-sleep for
+    models with stochastic control flow".
     """
 
     num_samples: PositiveInt = 5
 
-    reparameterised: ClassVar[bool] = False
-    gradient: ClassVar[Literal["decoder"]] = "decoder"
-    of_log_w: ClassVar[bool] = True
-
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
+    direction = "lower"
+    reparameterised = False
+    gradient = "decoder"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""

@@ -1,7 +1,6 @@
-"""Reweighted wake-sleep with doubly reparameterised wake-phase updates."""
+"""Reweighted wake-sleep with doubly reparameterised gradients."""
 
 import dataclasses
-from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -15,24 +14,20 @@ from elbo_bench.objectives.estimator import estimator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RWSDReG(Objective):
-    r"""Importance-weighted bound with the wake-phi encoder gradient in doubly reparameterised form, in nats.
+    r"""Importance-weighted bound with the doubly reparameterised wake-phase encoder gradient, in nats.
 
     .. math:: L_K, \qquad \nabla_\phi: \sum_k (\tilde w_k - \tilde w_k^2) \, (\nabla_\phi z_k)' \nabla_z \log w_k
 
-    It has the expectation of the gradient of reweighted wake-sleep, with less variance; for K = 1 both are zero in
-    expectation, and this one is zero (Tucker et al., 2019, "Doubly reparameterized gradient estimators for Monte Carlo
-    objectives").
+    A lower bound on log p(x) in expectation. The encoder gradient has the expectation of that of `rws`, with less
+    variance. For K = 1 both expectations are zero, and this gradient is zero for every draw.
+
+    Source: Tucker et al., 2019, "Doubly reparameterized gradient estimators for Monte Carlo objectives".
     """
 
     num_samples: PositiveInt = 5
 
-    gradient: ClassVar[Literal["decoder"]] = "decoder"
-    of_log_w: ClassVar[bool] = True
-
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
+    direction = "lower"
+    gradient = "decoder"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""

@@ -1,7 +1,6 @@
-"""The evidence lower bound, trained without the score of q."""
+"""Sticking the landing: the ELBO without the score of q(z|x) in its gradient."""
 
 import dataclasses
-from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,22 +13,19 @@ from elbo_bench.objectives.estimator import estimator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class STL(Objective):
-    r"""ELBO whose encoder gradient lacks the score term, in nats: "sticking the landing".
+    r"""ELBO whose encoder gradient omits the score of q(z|x), in nats.
 
     .. math:: \frac1K \sum_k \log w_k, \qquad \nabla_\phi: \frac1K \sum_k (\nabla_\phi z_k)' \nabla_z \log w_k
 
-    The score has expectation zero, so the gradient keeps its mean; where q is the posterior it is zero draw by draw
-    (Roeder, Wu & Duvenaud, 2017, "Sticking the landing: simple, lower-variance gradient estimators for variational
-    inference").
+    The score has expectation zero, so the gradient stays unbiased. Where q(z|x) equals p(z|x), the encoder gradient is
+    zero for every draw.
+
+    Source: Roeder, Wu & Duvenaud, 2017, "Sticking the landing: simple, lower-variance gradient estimators for
+    variational inference".
     """
 
-    gradient: ClassVar[Literal["unbiased"]] = "unbiased"
-    of_log_w: ClassVar[bool] = True
-
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
+    direction = "lower"
+    gradient = "unbiased"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""

@@ -1,8 +1,7 @@
-"""Russian roulette over the importance-weighted bounds."""
+"""SUMO: a randomly truncated sum over the importance-weighted bounds."""
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,36 +16,32 @@ from elbo_bench.objectives.estimator import estimator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SUMO(Objective):
-    r"""SUMO: a randomly truncated sum of the steps from one importance-weighted bound to the next, in nats.
+    r"""SUMO: a randomly truncated sum of the differences of successive importance-weighted bounds, in nats.
 
     .. math:: L_1 + \sum_{k=1}^{T} \frac{L_{k+1} - L_k}{P(T \ge k)}, \qquad P(T \ge k) = \frac1k
 
-    Without a cap on T it is unbiased for log p(x), with a heavy tail. Here T is at most K - 1: then it is unbiased
-    for L_K, hence a lower bound. The expectation of its encoder gradient is nearly zero, as log p(x) does not
-    depend on q, so the encoder descends half the square of the value instead, that is, its variance (Luo et al.,
-    2020, "SUMO: unbiased estimation of log marginal probability for latent variable models"). All K samples are
-    drawn, whatever T is.
+    Without a limit on T the value is unbiased for log p(x) and has a heavy tail. Here T is at most K - 1, so the value
+    is unbiased for L_K and a lower bound. All K samples are drawn, whatever T is.
+
+    log p(x) does not depend on q(z|x), so the encoder gradient of the value is close to zero in expectation. The
+    encoder therefore descends half the square of the value, which reduces its variance.
+
+    Source: Luo et al., 2020, "SUMO: unbiased estimation of log marginal probability for latent variable models".
     """
 
     num_samples: PositiveInt = 16
 
-    gradient: ClassVar[Literal["decoder"]] = "decoder"
-    of_log_w: ClassVar[bool] = True
-    ordered: ClassVar[bool] = True
-
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
+    direction = "lower"
+    gradient = "decoder"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the estimate for each example.
 
         Raises:
-            ValueError: The draws carry no noise to draw T from.
+            ValueError: The draws have no `noise`, from which T is drawn.
         """
         if draws.noise is None:
-            raise ValueError("these draws carry no noise, and SUMO draws how many samples it takes")
+            raise ValueError("these draws have no noise, and SUMO draws the number of terms")
         log_w = draws.log_w.detach().requires_grad_(torch.is_grad_enabled())
         normal = draws.noise.normal((1, log_w.shape[1]), dtype=log_w.dtype, device=log_w.device)
         value = self._value(log_w, torch.special.ndtr(normal[0]))

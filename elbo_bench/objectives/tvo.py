@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,21 +17,24 @@ from elbo_bench.objectives.estimator import estimator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TVO(Objective):
-    r"""Thermodynamic variational objective, a Riemann sum of the path from q(z|x) to the posterior, in nats.
+    r"""Thermodynamic variational objective: a Riemann sum over the path from q(z|x) to p(z|x), in nats.
 
     .. math:: \sum_{p=0}^{P-1} (\beta_{p+1} - \beta_p) \, \mathrm{E}_{\pi_{\beta_p}}[\log w], \qquad
         \pi_\beta(z) \propto q(z|x) \, w^\beta
 
-    with each expectation estimated by self-normalised importance weights. beta goes from 0 to 1; its inner points
-    are spaced evenly in log(beta). The left sum is a lower bound, the ELBO for P = 1, and for the same draws never
-    above L_K; the right one is an upper bound only for exact expectations. Its gradient is the covariance form, and
-    none flows through the samples, so z may be discrete (Masrani, Le & Wood, 2019, "The thermodynamic variational
-    objective").
+    Each expectation is estimated by self-normalised importance weights. beta goes from 0 to 1. Its inner points are
+    spaced evenly in log(beta).
+
+    The left sum is a lower bound. It is the ELBO for P = 1, and for the same draws it is at most L_K. The right sum is
+    an upper bound only with exact expectations, so here it is no bound. The gradient is the covariance form. No
+    gradient flows through the samples, so z may be discrete.
+
+    Source: Masrani, Le & Wood, 2019, "The thermodynamic variational objective".
 
     Attributes:
-        num_partitions: Intervals, P.
-        first_beta: The first inner point.
-        side: Which end of an interval stands for it.
+        num_partitions: Number of intervals, P.
+        first_beta: The first inner point of beta.
+        side: The end of each interval at which the expectation is taken.
     """
 
     num_samples: Annotated[int, Field(ge=2)] = 10
@@ -39,9 +42,8 @@ class TVO(Objective):
     first_beta: Annotated[float, Field(gt=0, lt=1)] = 0.025
     side: Literal["left", "right"] = "left"
 
-    reparameterised: ClassVar[bool] = False
-    gradient: ClassVar[Literal["decoder"]] = "decoder"
-    of_log_w: ClassVar[bool] = True
+    reparameterised = False
+    gradient = "decoder"
 
     @property
     def direction(self) -> Literal["lower", "none"]:

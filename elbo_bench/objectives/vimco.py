@@ -1,8 +1,8 @@
-"""The importance-weighted bound by score gradients with a baseline for each sample."""
+"""VIMCO: the importance-weighted bound with a score-function gradient."""
 
 import dataclasses
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -22,21 +22,18 @@ class VIMCO(Objective):
     .. math:: L_K, \qquad \nabla_\phi: \sum_k (L_K - \hat L^{-k}) \, \nabla_\phi \log q(z_k|x)
         + \sum_k \tilde w_k \nabla_\phi \log w_k
 
-    The baseline of sample k is L_K with w_k replaced by the geometric mean of the others: it does not depend on z_k, so
-    the gradient is unbiased. None flows through the samples, so z may be discrete (Mnih & Rezende, 2016, "Variational
-    inference for Monte Carlo objectives").
+    A lower bound on log p(x) in expectation. The baseline of sample k is L_K with w_k replaced by the geometric mean of
+    the other weights. It does not depend on z_k, so the gradient is unbiased. No gradient flows through the samples, so
+    z may be discrete.
+
+    Source: Mnih & Rezende, 2016, "Variational inference for Monte Carlo objectives".
     """
 
     num_samples: Annotated[int, Field(ge=2)] = 5
 
-    reparameterised: ClassVar[bool] = False
-    gradient: ClassVar[Literal["unbiased"]] = "unbiased"
-    of_log_w: ClassVar[bool] = True
-
-    @property
-    def direction(self) -> Literal["lower"]:
-        """A lower bound."""
-        return "lower"
+    direction = "lower"
+    reparameterised = False
+    gradient = "unbiased"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the bound for each example."""
@@ -53,5 +50,5 @@ class VIMCO(Objective):
         """Return L_K with each sample's log-weight replaced by the mean of the others'."""
         others = torch.stack([rest.mean(0) for rest in without_each(log_w)])
         baselines = torch.logaddexp(log_sum_exp_of_others(log_w), others) - math.log(len(log_w))
-        # Any number that z_k has no part in will do where all the others have a weight of zero.
+        # If all other weights are zero, any constant is a valid baseline.
         return baselines.masked_fill(baselines == -math.inf, 0.0)

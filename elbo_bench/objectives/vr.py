@@ -1,7 +1,7 @@
-"""The variational Renyi bound."""
+"""The variational Rényi bound."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,10 @@ class VR(Objective):
 
     .. math:: \frac1{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}
 
-    L_K at alpha = 0, the ELBO at alpha = 1. In expectation a lower bound for alpha >= 0; for alpha < 0 it can lie on
-    either side at finite K (Li & Turner, 2016, "Rényi divergence variational inference").
+    It is L_K at alpha = 0 and the ELBO at alpha = 1. In expectation it is a lower bound on log p(x) for alpha >= 0. For
+    alpha < 0 it is no bound at finite K.
+
+    Source: Li & Turner, 2016, "Rényi divergence variational inference".
 
     Attributes:
         alpha: Order of the divergence.
@@ -28,8 +30,6 @@ class VR(Objective):
 
     num_samples: PositiveInt = 5
     alpha: float = 0.5
-
-    of_log_w: ClassVar[bool] = True
 
     @property
     def direction(self) -> Literal["lower", "none"]:
@@ -42,9 +42,9 @@ class VR(Objective):
 
 
 def renyi(log_w: Float[Tensor, "K B"], alpha: float) -> Float[Tensor, " B"]:
-    """Return the Rényi bound of order alpha; the ELBO at alpha = 1, which is its limit.
+    """Return the Rényi bound of order alpha. At alpha = 1 it is the ELBO.
 
-    About the mean: near alpha = 1 a difference of logarithms is divided by almost nothing.
+    The mean log-weight is subtracted first. This keeps precision near alpha = 1, where 1 - alpha is close to zero.
     """
     mean = log_w.mean(0)
     if alpha == 1:

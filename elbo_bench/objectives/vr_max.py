@@ -1,7 +1,6 @@
-"""The largest log-weight."""
+"""VR-max: the largest log-weight."""
 
 import dataclasses
-from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -17,18 +16,15 @@ class VRMax(Objective):
 
     .. math:: \max_k \log w_k
 
-    The Rényi bound as alpha goes to minus infinity, trained by its one sample alone. It can exceed log p(x), and
-    does so more, the larger K is (Li & Turner, 2016, "Rényi divergence variational inference").
+    The limit of the Rényi bound as alpha goes to minus infinity. Only the sample with the largest weight is trained.
+    The value can exceed log p(x), by more as K grows, so it is no bound.
+
+    Source: Li & Turner, 2016, "Rényi divergence variational inference".
     """
 
     num_samples: PositiveInt = 5
 
-    of_log_w: ClassVar[bool] = True
-
-    @property
-    def direction(self) -> Literal["none"]:
-        """None: it can lie above log p(x)."""
-        return "none"
+    direction = "none"
 
     def __call__(self, draws: Draws) -> Float[Tensor, " B"]:
         """Return the largest log-weight for each example."""

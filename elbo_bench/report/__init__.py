@@ -1,1 +1,1 @@
-"""Reports: what was recorded, read back and set side by side; built from files alone."""
+"""Reports from records: leaderboard, plots, pages and comparisons with papers. They read files only."""

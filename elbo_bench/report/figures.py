@@ -35,10 +35,10 @@ FORMATS: dict[str, Callable[[dict[str, Any]], bytes]] = {
 
 
 def figure(plot: Plot, inches: float) -> dict[str, bytes]:
-    """Return a plot as SVG, PDF and PNG whose whole width, labels too, is that of a column.
+    """Return a plot as SVG, PDF and PNG. Its width, with the labels, is that of a column.
 
     Args:
-        plot: What is drawn; its caption is for the paper's text.
+        plot: The plot. Its caption is not drawn.
         inches: Width of the column.
     """
     width = inches * _POINTS
@@ -51,7 +51,7 @@ def figure(plot: Plot, inches: float) -> dict[str, bytes]:
 
 
 def _smaller(node: Any) -> Any:
-    """Return a specification whose own sizes of points, made for a page, are those of a paper."""
+    """Return a specification with smaller points: its own sizes are for the page."""
     if isinstance(node, dict):
         small = {key: _smaller(value) for key, value in node.items()}
         if small.get("type") == "point":

@@ -1,19 +1,14 @@
-"""A leaderboard as JSON, CSV, Markdown or LaTeX; names in it are data, never markup and never a formula."""
+"""A leaderboard as JSON, CSV, Markdown or LaTeX. Names are escaped, so that none is read as markup or a formula."""
 
 import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
 
-from elbo_bench.report.cells import cell, footnotes, said_once, title, with_content
-from elbo_bench.report.columns import Column
+from elbo_bench.report.cells import cell, footnotes, split_columns, title, with_content
 from elbo_bench.report.row import Row
 
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-_IN_PAPERS = (
-    *("rank", "objective", "model", "settings", "seeds", "log_px", "se_mc", "se_test", "se_seeds"),
-    *("behind", "behind_se", "bits_per_dim", "elbo", "elbo_gap", "bound_gap", "rate", "active_units"),
-)
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -29,22 +24,21 @@ _LATEX = {
     "‖": r"$\|$",
     "†": r"$^\dagger$",
 }
-"""What TeX would take for its own; the rest, Unicode too, stands for itself."""
+"""Characters that TeX does not print as they are."""
 
 
 def to_json(parts: Sequence[Sequence[Row]]) -> str:
     """Return all rows as one JSON list."""
-    return json.dumps([row for rows in parts for row in rows], indent=2, allow_nan=False)
+    return json.dumps([row.as_dict() for rows in parts for row in rows], indent=2, allow_nan=False)
 
 
 def to_csv(parts: Sequence[Sequence[Row]]) -> str:
-    """Return all rows as CSV; text that a spreadsheet would take for a formula is quoted with an apostrophe."""
+    """Return all rows as CSV; an apostrophe precedes text that a spreadsheet would read as a formula."""
     out = io.StringIO()
-    keys = [*dict.fromkeys(key for rows in parts for row in rows for key in row)]
+    rows = [row.as_dict() for rows in parts for row in rows]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(keys)
-    for rows in parts:
-        writer.writerows([_plain(row[key]) for key in keys] for row in rows)
+    writer.writerow(rows[0])
+    writer.writerows(map(_plain, row.values()) for row in rows)
     return out.getvalue()
 
 
@@ -62,7 +56,7 @@ def to_markdown(parts: Sequence[Sequence[Row]]) -> str:
     for rows in parts:
         shown = with_content(rows)
         lines += [_escaped(title(rows)), "", "| " + " | ".join(_escaped(column.title) for column in shown) + " |"]
-        lines.append("|" + "|".join(" --- " if _is_text(column) else " ---: " for column in shown) + "|")
+        lines.append("|" + "|".join(" --- " if column.digits is None else " ---: " for column in shown) + "|")
         lines += ["| " + " | ".join(_escaped(cell(row, column)) for column in shown) + " |" for row in rows]
         for note in footnotes(rows):
             lines += ["", f"`-`{note[1:]}" if note.startswith("-") else note]
@@ -71,19 +65,20 @@ def to_markdown(parts: Sequence[Sequence[Row]]) -> str:
 
 
 def to_latex(parts: Sequence[Sequence[Row]]) -> str:
-    """Return one LaTeX table for each data contract, for the packages `booktabs` and `textcomp`.
+    """Return one LaTeX table for each data contract: the data set, split and values that make results comparable.
 
-    It has what a paper's table has; JSON and CSV have every column.
+    The tables need the packages `booktabs` and `textcomp`.
+
+    JSON and CSV have more columns.
     """
     tables = []
     for rows in parts:
-        same = said_once(rows)
-        shown = [column for column in with_content(rows) if column.key in _IN_PAPERS and column.key not in same]
-        caption = ", ".join([title(rows), *(f"{key} {rows[0][key]}" for key in same)])
+        caption, columns = split_columns(rows)
+        shown = [column for column in columns if column.in_papers]
         lines = [
             r"\begin{table}",
             rf"\caption{{{latex(caption)}}}",
-            rf"\begin{{tabular}}{{{''.join('l' if _is_text(column) else 'r' for column in shown)}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if column.digits is None else 'r' for column in shown)}}}",
             r"\toprule",
             _latex_row(column.title for column in shown),
             r"\midrule",
@@ -97,16 +92,12 @@ def to_latex(parts: Sequence[Sequence[Row]]) -> str:
     return "\n".join(tables)
 
 
-def _is_text(column: Column) -> bool:
-    return column.digits is None and column.key != "rank"
-
-
 def _latex_row(cells: Iterable[str]) -> str:
     return " & ".join(latex(text) for text in cells) + r" \\"
 
 
 def latex(text: str) -> str:
-    """Return text for TeX, in which nothing of it is a command; a number's sign is a minus, and >= one relation."""
+    """Return text for TeX, without commands. The sign of a number becomes a minus, and `>=` a relation sign."""
     for sign, relation in ((">= ", r"$\ge$ "), ("<= ", r"$\le$ ")):
         if text.startswith(sign):
             return relation + latex(text.removeprefix(sign))

@@ -1,7 +1,7 @@
-"""The page of a leaderboard: one HTML file that asks nothing of any other place.
+"""The page of a leaderboard: one HTML file that loads nothing else.
 
-Tables are static HTML, which DataTables (through itables) makes sortable and searchable; plots are Vega-Lite's (through
-Altair), drawn as SVG in the colours of the page, so that they follow a dark one.
+Tables are static HTML; DataTables (through itables) makes them sortable and searchable. Plots are drawn by Vega-Lite
+(through Altair) as SVG. They use the colours of the page, light or dark.
 """
 
 import copy
@@ -17,12 +17,11 @@ from itables.javascript import generate_init_offline_itables_html, html_table_fr
 from markupsafe import Markup
 
 from elbo_bench import __version__
-from elbo_bench.report.cells import cell, footnotes, said_once, title, with_content
+from elbo_bench.report.cells import cell, footnotes, split_columns, with_content
 from elbo_bench.report.charts import plots
 from elbo_bench.report.charts.plot import Plot
-from elbo_bench.report.columns import COLUMNS, Column
 from elbo_bench.report.pictures import Pictures
-from elbo_bench.report.row import Row
+from elbo_bench.report.row import Column, Row
 from elbo_bench.report.shown import MOST, Shown
 
 _ROOM_FOR_PLOTS = 900_000  # bytes
@@ -70,29 +69,27 @@ def page(parts: Sequence[Sequence[Row]]) -> str:
         version=__version__,
         parts=[_part(number, rows, pictures, drawn) for number, rows in enumerate(parts, 1)],
         configurations=sum(map(len, parts)),
-        runs=sum(len(row["run_ids"]) for rows in parts for row in rows),
-        columns=with_content([row for rows in parts for row in rows], COLUMNS),
+        runs=sum(len(row.run_ids) for rows in parts for row in rows),
+        columns=with_content([row for rows in parts for row in rows]),
         vega=Markup(_in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE))),  # noqa: S704
         tables=Markup(_table_library()),  # noqa: S704
     )
 
 
 def _table_library() -> str:
-    """Return the script of DataTables, without the words for a notebook that follow it."""
+    """Return the script of DataTables, without the text for notebooks that follows it."""
     html = generate_init_offline_itables_html(itables.options.dt_bundle)
     return html[: html.rindex("</script>") + len("</script>")]
 
 
 def _part(number: int, rows: Sequence[Row], pictures: Pictures, drawn: "_Plots") -> dict[str, Any]:
-    """Return what the template shows of one data contract."""
+    """Return the values of the template for one data contract."""
     shown = Shown.of(rows)
-    same = said_once(rows)
-    columns = [column for column in with_content(rows) if column.key not in same]
+    heading, columns = split_columns(rows)
     return {
         "anchor": f"data-{number}",
-        "name": rows[0]["data"],
-        "title": title(rows),
-        "same": [(key, rows[0][key]) for key in same],
+        "name": rows[0].data,
+        "title": heading,
         "size": len(rows),
         "table": _table(f"table-{number}", rows, columns),
         "notes": footnotes(rows),
@@ -103,7 +100,7 @@ def _part(number: int, rows: Sequence[Row], pictures: Pictures, drawn: "_Plots")
 
 
 def _table(name: str, rows: Sequence[Row], columns: Sequence[Column]) -> Markup:
-    """Return a table that is whole without a script, and sortable and searchable with one."""
+    """Return a table that is complete without a script, and sortable and searchable with a script."""
     long = len(rows) > _LENGTHS[0]
     features: dict[str, Any] = {
         "classes": ["display", "compact", "nowrap"],
@@ -126,40 +123,36 @@ def _table(name: str, rows: Sequence[Row], columns: Sequence[Column]) -> Markup:
     before, _, rest = script.partition("<table")
     after = rest.partition("</table>")[2]
     heads = Markup().join(
-        Markup('<th scope="col" class="{}">{}</th>').format(_kind(column), column.title) for column in columns
+        Markup('<th scope="col" class="{}">{}</th>').format("text" if column.digits is None else "number", column.title)
+        for column in columns
     )
     lines = Markup("\n").join(
         Markup("<tr>{}</tr>").format(Markup().join(_cell(row, column) for column in columns)) for row in rows
     )
     table = Markup('<table id="{}"><thead><tr>{}</tr></thead><tbody>\n{}\n</tbody></table>').format(name, heads, lines)
-    return Markup(before) + table + Markup(after)  # noqa: S704 - the library's own script, without a word of ours
+    return Markup(before) + table + Markup(after)  # noqa: S704 - the script of the library
 
 
 def _cell(row: Row, column: Column) -> Markup:
     """Return a cell, which is sorted by its value rather than by its text."""
-    value = row[column.key]
+    value, text = getattr(row, column.key), cell(row, column)
     if column.key == "objective":
-        text = f"{', '.join(row['run_ids'][:3])}{' ...' if len(row['run_ids']) > 3 else ''}"
-        return Markup('<td class="text" title="{}">{}</td>').format(text, cell(row, column))
-    if isinstance(value, int | float):
-        return Markup('<td class="number" data-order="{}">{}</td>').format(f"{value:.12g}", cell(row, column))
-    if column.digits is not None:  # without a number: below all others
-        return Markup('<td class="number" data-order="-1e300">{}</td>').format(cell(row, column))
-    return Markup('<td class="text">{}</td>').format(cell(row, column))
-
-
-def _kind(column: Column) -> str:
-    return "number" if column.digits is not None or column.key == "rank" else "text"
+        runs = f"{', '.join(row.run_ids[:3])}{' ...' if len(row.run_ids) > 3 else ''}"
+        return Markup('<td class="text" title="{}">{}</td>').format(runs, text)
+    if column.digits is None:
+        return Markup('<td class="text">{}</td>').format(text)
+    order = "-1e300" if value is None else f"{value:.12g}"  # a cell without a number is sorted below all others
+    return Markup('<td class="number" data-order="{}">{}</td>').format(order, text)
 
 
 class _Plots:
-    """Creates what embeds the plots of one contract after the other, as long as there is room in the page."""
+    """Embeds the plots of one contract after the other, until the page is full."""
 
     def __init__(self, room: int) -> None:
         self._room = room
 
     def of(self, number: int, shown: Shown) -> list[dict[str, Any]]:
-        """Return the plots of a contract: all of them, or none."""
+        """Return all plots of a contract; none if the page is full."""
         if self._room <= 0:
             return []
         made = [_embedded(f"plot-{number}-{plot.name}", plot) for plot in plots(shown)]
@@ -168,7 +161,7 @@ class _Plots:
 
 
 def _embedded(name: str, plot: Plot) -> dict[str, Any]:
-    """Return a plot as the template shows it, its specification as a text that no name can break out of."""
+    """Return the values of the template for one plot. Names in its specification cannot end the script."""
     sized = plot.chart.properties(width="container", height=plot.height)
     specification = copy.deepcopy(sized.to_dict())
     specification["config"] = _LOOK
@@ -184,9 +177,9 @@ def _embedded(name: str, plot: Plot) -> dict[str, Any]:
 
 
 def _in_script(text: str) -> str:
-    r"""Return text as it may stand in a script: `<` only occurs in strings there, where `\u003c` is the same.
+    r"""Return text that can be part of a script element.
 
-    Of a program, unlike JSON, only what would end the script is changed.
+    In JSON, `<` occurs in strings only and becomes `\u003c`. In a program only the text that ends a script is escaped.
     """
     if text.startswith("{"):
         for sign in "<>&\u2028\u2029":

@@ -1,4 +1,4 @@
-"""What a paper says, and what is said of our numbers beside it."""
+"""Tables of papers, and the comparison of our results with them."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from elbo_bench.catalogue import load_yaml
+from elbo_bench.config.catalogue import load_yaml
 from elbo_bench.errors import UsageError
 from elbo_bench.report.row import Row
 from elbo_bench.report.scores import scores_of
@@ -25,11 +25,11 @@ _STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Tier:
-    """How much of a paper is run.
+    """How much of a paper's protocol is run.
 
     Attributes:
-        budget: In words, beside that of the paper.
-        words: `key=value` words for each of its runs.
+        budget: The budget in words, compared with that of the paper.
+        words: `key=value` overrides for each run.
     """
 
     budget: str
@@ -41,14 +41,15 @@ class Cell:
     """One number of a paper.
 
     Attributes:
-        name: Which one.
-        of: The keys of the configuration by which its runs are found among those of the sweep.
-        metric: Its name in a record; `-x` is x with its sign changed.
-        value: What the paper says; None where `exact` says what is computed instead.
-        exact: `log_px` or `active_units` of the maximum likelihood of probabilistic PCA.
-        mark: How far the value is verified, see `MARKS`.
-        tolerance: How far ours may be from it.
-        tiers: Those that run it.
+        name: Name of the cell.
+        of: Keys of the configuration that select its runs among those of the sweep.
+        metric: Name of the metric in a record; `-x` is x with its sign changed.
+        value: The number in the paper; None if `exact` is given.
+        exact: `log_px` or `active_units`: the value is computed as that of the maximum likelihood solution of
+            probabilistic PCA.
+        mark: How well the value is verified, see `MARKS`.
+        tolerance: Largest difference of our number that counts as equal.
+        tiers: Tiers that run the cell.
     """
 
     name: str
@@ -62,23 +63,23 @@ class Cell:
 
     @property
     def column(self) -> str:
-        """The metric's name without its sign."""
+        """Name of the metric without its sign."""
         return self.metric.removeprefix("-")
 
     @property
     def sign(self) -> int:
-        """What the record's number is multiplied with."""
+        """Factor for the number in the record: 1 or -1."""
         return -1 if self.metric.startswith("-") else 1
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Ordering:
-    """What a paper claims of two of its numbers: that the first is larger.
+    """A claim of a paper: one of its numbers is larger than another one.
 
     Attributes:
-        larger: The name of a cell.
-        smaller: That of another one, of the same metric.
-        tiers: Those that check it.
+        larger: Name of a cell.
+        smaller: Name of another cell with the same metric.
+        tiers: Tiers that check the claim.
     """
 
     larger: str
@@ -92,13 +93,13 @@ class Paper:
 
     Attributes:
         title: Authors, year, title.
-        address: Where it is found.
-        table: Which of its tables, and where its numbers were read.
+        address: URL of the paper.
+        table: Number or name of the table, and the source of its numbers.
         sweep: The sweep file with the runs of the full protocol.
-        deviates: What differs from the paper, a line each.
-        tiers: By name.
-        cells: Its numbers.
-        orderings: Its claims.
+        deviates: Differences to the paper, a line each.
+        tiers: Tiers by name.
+        cells: Numbers of the table.
+        orderings: Claims of the paper.
     """
 
     title: str
@@ -111,42 +112,42 @@ class Paper:
     orderings: list[Ordering]
 
     def cell(self, name: str) -> Cell:
-        """Return the cell of a name."""
+        """Return the cell with a name."""
         return next(each for each in self.cells if each.name == name)
 
 
-def read_paper(place: Path) -> Paper:
+def read_paper(path: Path) -> Paper:
     """Return the paper that a YAML file describes.
 
     Raises:
-        UsageError: It does not.
+        UsageError: The file is not a valid paper.
     """
     try:
-        paper = TypeAdapter(Paper).validate_python(load_yaml(place))
+        paper = TypeAdapter(Paper).validate_python(load_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{place}: {path}: {first['msg']}") from None
+        key = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path}: {key}: {first['msg']}") from None
     names = [cell.name for cell in paper.cells]
     named = [tier for cell in paper.cells for tier in cell.tiers]
     named += [tier for claim in paper.orderings for tier in claim.tiers]
     if unknown := next((tier for tier in named if tier not in paper.tiers), None):
-        raise UsageError(f"{place}: there is no tier {unknown}")
+        raise UsageError(f"{path}: no such tier: {unknown}")
     for cell in paper.cells:
         if names.count(cell.name) > 1:
-            raise UsageError(f"{place}: two cells are named {cell.name}")
+            raise UsageError(f"{path}: two cells are named {cell.name}")
         if (cell.value is None) == (cell.exact is None):
-            raise UsageError(f"{place}: {cell.name}: it has a value or is exact, and not both")
+            raise UsageError(f"{path}: {cell.name}: give either a value or exact")
     for claim in paper.orderings:
         if unknown := next((name for name in (claim.larger, claim.smaller) if name not in names), None):
-            raise UsageError(f"{place}: an ordering names {unknown}, which is no cell")
+            raise UsageError(f"{path}: an ordering names {unknown}, which is not a cell")
         if paper.cell(claim.larger).metric != paper.cell(claim.smaller).metric:
-            raise UsageError(f"{place}: an ordering of {claim.larger}, {claim.smaller}: two metrics")
+            raise UsageError(f"{path}: an ordering of {claim.larger}, {claim.smaller}: different metrics")
     return paper
 
 
 def matches(wanted: Mapping[str, Any], cfg: Mapping[str, Any]) -> bool:
-    """Return whether a configuration has what is wanted of it; a name stands for a group of that name."""
+    """Return whether a configuration has the wanted values. A text stands for the name of a group."""
     for key, value in wanted.items():
         found = cfg.get(key)
         if isinstance(found, dict) and not isinstance(value, dict):
@@ -161,13 +162,13 @@ def matches(wanted: Mapping[str, Any], cfg: Mapping[str, Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-    """Our number beside a paper's: the mean over seeds, and its errors.
+    """Our number for a cell: the mean over seeds, with its error.
 
     Attributes:
-        value: In the unit and with the sign of the paper's.
+        value: Mean, in the unit and with the sign of the paper.
         error: Standard error over examples and seeds together; None where it is not known.
         lower_bound: Whether log p(x) is a lower bound only.
-        seeds: Runs that it is the mean of.
+        seeds: Number of runs.
     """
 
     value: float
@@ -177,14 +178,14 @@ class Ours:
 
 
 def ours(cell: Cell, results: Sequence[Mapping[str, Any]]) -> Ours | None:
-    """Return our number for a cell, of the records of its seeds; None if one lacks it."""
+    """Return our number for a cell from the records of its seeds; None if a record does not have the metric."""
     metrics = [result["metrics"].get(cell.column) for result in results]
     if not metrics or None in metrics:
         return None
     values = [metric["value"] for metric in metrics]
     count = len(values)
     mean = math.fsum(values) / count
-    errors = [metric["se"] for metric in metrics]
+    errors = [metric["se_test"] for metric in metrics]
     error = None if None in errors else math.fsum(errors) / count
     if count > 1:
         spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
@@ -196,8 +197,8 @@ def ours(cell: Cell, results: Sequence[Mapping[str, Any]]) -> Ours | None:
 def verdict(cell: Cell, theirs: float, our: Ours | None) -> str:
     """Return the verdict on our number: `not run`, `within tolerance`, `better`, `worse`, `differs` or `undecided`.
 
-    For log p(x) and for bounds, more is better. Another number only `differs`. A lower bound on log p(x) that lies
-    below theirs is `undecided`.
+    For log p(x) and for bounds a larger value is better. Other metrics only differ. If our log p(x) is a lower bound
+    only and lies below theirs, the verdict is `undecided`.
     """
     if our is None:
         return "not run"
@@ -214,17 +215,17 @@ def verdict(cell: Cell, theirs: float, our: Ours | None) -> str:
 def ordering(cell: Cell, larger: Sequence[Row], smaller: Sequence[Row]) -> tuple[str, float | None, float | None]:
     """Return the verdict on a claim, our difference, and its p-value: `holds`, `reversed`, `undecided`, `not run`.
 
-    The verdict follows from a paired test on identical examples, and over seeds (`elbo_bench.report.ties`). Two rows
-    with different data contracts are `undecided`.
+    The verdict follows from a paired test on identical examples, and over seeds (`elbo_bench.report.ties`). It is
+    `undecided` if the data contracts differ.
 
     Args:
         cell: The cell that is claimed to be larger.
-        larger: Rows of its seeds.
-        smaller: Rows of the seeds of the other cell.
+        larger: Single runs of that cell, one a seed.
+        smaller: Single runs of the other cell.
     """
     if not larger or not smaller:
         return "not run", None, None
-    if len({row["contract"] for row in [*larger, *smaller]}) > 1:
+    if len({row.identity.contract for row in [*larger, *smaller]}) > 1:
         return "undecided", None, None
     try:
         scores = scores_of([larger, smaller], cell.column)

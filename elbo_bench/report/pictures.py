@@ -1,4 +1,4 @@
-"""Samples and reconstructions of runs, small enough to travel within a page."""
+"""Samples and reconstructions of runs, embedded in the page."""
 
 import base64
 import io
@@ -16,20 +16,20 @@ _LARGEST_SIDE = 6000
 
 
 class Pictures:
-    """Creates what turns the sheets of runs into data addresses, as long as there is room.
+    """Turns the pictures of runs into data URLs, until the page is full.
 
     Args:
-        room: Bytes of all pictures of a page together.
+        room: Largest number of bytes of all pictures of a page together.
     """
 
     def __init__(self, room: int = 700_000) -> None:
         self._room = room
 
     def of(self, shown: Shown) -> list[dict[str, Any]]:
-        """Return the sheets of the series of one contract, one seed of each, best first."""
+        """Return the pictures of the series of one contract, of one seed each, best first."""
         found = []
         for each in shown.series:
-            folder = Path(each.row["folders"][0])
+            folder = Path(each.row.folders[0])
             images = []
             for name, meaning in _SHEETS.items():
                 address = self._address(folder / f"{name}.png")
@@ -39,12 +39,12 @@ class Pictures:
                 found.append({"label": each.label, "images": images})
         return found
 
-    def _address(self, place: Path) -> str | None:
-        """Return a picture, drawn anew, as an address; None if it is none, or there is no room for it."""
+    def _address(self, path: Path) -> str | None:
+        """Return a PNG file, encoded again, as a data URL; None if it is damaged or the page is full."""
         try:
-            if place.stat().st_size > _LARGEST_FILE:
+            if path.stat().st_size > _LARGEST_FILE:
                 return None
-            with Image.open(place, formats=["PNG"]) as image:
+            with Image.open(path, formats=["PNG"]) as image:
                 if max(image.size) > _LARGEST_SIDE:
                     return None
                 small = image.convert("L" if image.mode in ("1", "L", "LA", "I", "I;16") else "RGB")

@@ -9,7 +9,7 @@ seeds of log p(x_i), and let :math:`\beta_{bi} \le 0` be the mean over seeds of 
           \widehat{\mathrm{Var}}\, D = \frac{s^2_i(d_i)}{N} + \frac{s_a^2}{S_a} + \frac{s_b^2}{S_b}
 
 with :math:`s_a` the standard deviation over the S_a seeds of a configuration's mean. An example of b is resolved if its
-estimate passes the gate (`elbo_bench.evaluation.metrics.trusted`) in every seed, as most estimates of that run do.
+estimate passes the gate (`elbo_bench.evaluation.metrics.passes_gate`) in every seed, as most estimates of that run do.
 Where it is not resolved,
 
 .. math:: d_i = \min(0, \ell_{ai} - (\ell_{bi} - \beta_{bi})),
@@ -35,8 +35,8 @@ LEVEL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores:
-    """What is known of the R configurations of one data contract: of log p(x), or of another column of the examples.
+class Comparison:
+    """Comparison of the R configurations of one data contract: log p(x), or another column of the examples.
 
     Attributes:
         mean: Mean over examples and seeds.
@@ -83,8 +83,8 @@ def evidence(
     return mean, variance
 
 
-def better(scores: Scores) -> Bool[np.ndarray, "R R"]:
-    """Return whether configuration a (row) is better, that is, has more of it, than b (column) beyond doubt."""
+def better(scores: Comparison) -> Bool[np.ndarray, "R R"]:
+    """Return whether configuration a (row) has a larger score than b (column), beyond doubt."""
     size = len(scores.mean)
     p = p_values(scores)
     pairs = np.triu_indices(size, 1)
@@ -94,29 +94,29 @@ def better(scores: Scores) -> Bool[np.ndarray, "R R"]:
     return (adjusted <= LEVEL) & (scores.evidence > 0)
 
 
-def p_values(scores: Scores) -> Float[np.ndarray, "R R"]:
-    """Return for each pair alone how probable such evidence is by chance; 1 where neither is better by any evidence."""
+def p_values(scores: Comparison) -> Float[np.ndarray, "R R"]:
+    """Return the p-value of each pair, not adjusted; 1 if there is no evidence that one of the two is better."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         seeds, df = _over_seeds(scores)
         error = np.sqrt(scores.variance + seeds)
         t = scores.evidence / error
     p = 2 * stdtr(df, -t)
-    certain = np.where((error == 0) & (scores.evidence > 0), 0.0, 1.0)  # or nothing is known of the error
+    certain = np.where((error == 0) & (scores.evidence > 0), 0.0, 1.0)  # 1 also if the error is not known
     p = np.where(np.isfinite(error) & (error > 0) & np.isfinite(t) & (t > 0), p, certain)
     return np.minimum(p, p.T)
 
 
-def to_first(scores: Scores) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
+def to_first(scores: Comparison) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
     """Return the plain difference of each mean to that of the first configuration, and its standard error."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         seeds, _ = _over_seeds(scores)
         return scores.mean - scores.mean[0], np.sqrt(scores.variance_to_first + seeds[:, 0])
 
 
-def _over_seeds(scores: Scores) -> tuple[Float[np.ndarray, "R R"], Float[np.ndarray, "R R"]]:
+def _over_seeds(scores: Comparison) -> tuple[Float[np.ndarray, "R R"], Float[np.ndarray, "R R"]]:
     """Return the variance of each difference over the seeds, and the degrees of freedom of t.
 
-    If one of the two has a single seed, both get the spread that all configurations have in common. If no configuration
+    If one of the two has a single seed, both get the pooled spread of all configurations. If no configuration
     has more than one seed, the variance is 0: these trained models are compared.
     """
     number, several = scores.num_seeds, scores.num_seeds > 1
@@ -138,7 +138,7 @@ def _over_seeds(scores: Scores) -> tuple[Float[np.ndarray, "R R"], Float[np.ndar
 
 
 def _holm(p: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
-    """Return p-values that are adjusted for their number (Holm, 1979)."""
+    """Return p-values adjusted for their number (Holm, 1979)."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
     adjusted = np.empty_like(p)

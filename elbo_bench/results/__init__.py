@@ -1,1 +1,1 @@
-"""The record of a run: files that are the truth, from which pages, tables and W&B can be rebuilt."""
+"""The record of a run: files from which every page, table and W&B run can be built again."""

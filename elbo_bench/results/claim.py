@@ -1,52 +1,45 @@
-"""The claim of a process on a run's folder: who else would compute the same run is told, and waits or turns away."""
+"""The lock on a run's folder, so that two processes do not compute the same run."""
 
 import contextlib
-import fcntl
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from elbo_bench.errors import BusyError, UsageError
 
 _LOCK = ".lock"
-_TRIES = 4
-"""One who only looks holds the lock for an instant: what is busy is asked again so often, 20 ms apart."""
+_SECONDS = 0.1
+"""How long a process tries. `is_claimed` itself holds the lock for an instant."""
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, which is made if need be, against others that would compute it at the same time.
+    """Make a run's folder if it does not exist, and lock it for this process.
 
-    The claim ends with the process, however it ends.
+    The lock ends with the process, even if the process is killed.
 
     Raises:
-        BusyError: Another process holds it.
+        BusyError: Another process holds the lock.
         UsageError: The folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("w")
+        lock = FileLock(folder / _LOCK, timeout=_SECONDS, poll_interval=_SECONDS / 5).acquire()
+    except Timeout:
+        raise BusyError(f"{folder} is being computed by another process") from None
     except OSError as error:
         raise UsageError(f"run folder {folder} cannot be made: {error.strerror or error}") from None
     with lock:
-        for left in reversed(range(_TRIES)):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if not left:
-                    raise BusyError(f"{folder} is being computed by another process") from None
-                time.sleep(0.02)
         yield
 
 
 def is_claimed(folder: Path) -> bool:
-    """Return whether a process holds a run's folder at this moment."""
-    try:
-        with (folder / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (FileNotFoundError, NotADirectoryError):
+    """Return whether a process holds the lock on a run's folder at this moment."""
+    if not (folder / _LOCK).is_file():
         return False
-    except OSError:
+    try:
+        with FileLock(folder / _LOCK, timeout=_SECONDS, poll_interval=_SECONDS / 5):
+            return False
+    except OSError:  # Timeout is one
         return True
-    return False

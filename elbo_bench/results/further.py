@@ -1,18 +1,38 @@
-"""Further evaluations of a run, which follow its record: which of those that are wanted have none yet."""
+"""Further evaluations of a run, recorded below its folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from elbo_bench.errors import UsageError
-from elbo_bench.results.record import RESULT, read_result
+from elbo_bench.results.record import RESULT, Record, read_result
 
 
-def lacking(folder: Path, wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return those evaluations of a recorded run, of its own weights, that have no record.
+def further_results(folder: Path) -> list[Record]:
+    """Return the records of the further evaluations of a run, as far as they score the run's own weights.
+
+    A damaged record counts as missing.
+
+    Raises:
+        UsageError: The run's own record cannot be read.
+    """
+    weights = read_result(folder)["checkpoint"].get("weights_sha256")
+    found = []
+    for path in sorted(folder.glob(f"evaluations/*/{RESULT}")):
+        try:
+            result = read_result(path.parent)
+        except UsageError:
+            continue
+        if result["checkpoint"].get("weights_sha256") == weights:
+            found.append(result)
+    return found
+
+
+def missing_evaluations(folder: Path, wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return those of the wanted evaluations of a run that have no record yet.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
         wanted: Checked configurations of the group `evaluation`.
 
     Raises:
@@ -20,13 +40,5 @@ def lacking(folder: Path, wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[s
     """
     if not wanted:
         return []
-    weights = read_result(folder)["checkpoint"].get("weights_sha256")
-    found = []
-    for place in folder.glob(f"evaluations/*/{RESULT}"):
-        try:
-            result = read_result(place.parent)
-        except UsageError:  # damaged: as if it were not there
-            continue
-        if result["checkpoint"].get("weights_sha256") == weights:
-            found.append(result["cfg"].get("evaluation"))
-    return [each for each in wanted if each not in found]
+    recorded = [result["cfg"].get("evaluation") for result in further_results(folder)]
+    return [each for each in wanted if each not in recorded]

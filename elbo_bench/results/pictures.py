@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from elbo_bench.results.record import replace_bytes
+from elbo_bench.files import atomic_write
 
 _GAP = 2  # pixels between two images
-_SMALLEST = 48  # pixels along an edge: smaller images are enlarged, without smoothing
+_SMALLEST = 48  # pixels along an edge; smaller images are enlarged without smoothing
 
 
 def is_image(shape: Sequence[int]) -> bool:
-    """Return whether data of a shape can be drawn: `[H, W]`, or `[C, H, W]` with one channel or three."""
+    """Return whether data of this shape are images: `[H, W]`, or `[C, H, W]` with one channel or three."""
     return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
 
 
-def write_sheet(place: Path, images: Float[np.ndarray, "rows columns *image"]) -> None:
-    """Write images with values in [0, 1], `[H, W]` or `[C, H, W]`, 1 white, as rows of a sheet."""
+def write_sheet(path: Path, images: Float[np.ndarray, "rows columns *image"]) -> None:
+    """Write a grid of images, `[H, W]` or `[C, H, W]` with values in [0, 1], as one PNG; 1 is white."""
     rows, columns, *_, height, width = images.shape
     zoom = max(1, -(-_SMALLEST // max(height, width)))
     pixels = (255 * np.clip(images, 0, 1)).round().astype(np.uint8).reshape(rows, columns, -1, height, width)
@@ -33,4 +33,5 @@ def write_sheet(place: Path, images: Float[np.ndarray, "rows columns *image"]) -
             sheet[top : top + height, left : left + width] = pixels[row, column]
     buffer = io.BytesIO()
     Image.fromarray(sheet[..., 0] if depth == 1 else sheet).save(buffer, format="PNG")
-    replace_bytes(place, buffer.getvalue())
+    with atomic_write(path) as new:
+        new.write_bytes(buffer.getvalue())

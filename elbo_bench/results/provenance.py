@@ -1,4 +1,4 @@
-"""Where a number comes from: the code, the libraries and the machine."""
+"""Provenance of a result: the code, the libraries and the machine."""
 
 import importlib.metadata
 import os
@@ -13,7 +13,7 @@ _LIBRARIES = ("lightning", "numpy", "omegaconf", "torch")
 
 
 def provenance() -> dict[str, Any]:
-    """Return the versions, the git commit and the processor that are running."""
+    """Return the versions of code and libraries, the git commit, and the processor."""
     commit, modified = _git_commit()
     return {
         "elbo_bench": elbo_bench.__version__,
@@ -28,7 +28,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_commit() -> tuple[str | None, bool | None]:
-    """Return the commit of the checkout that the code runs from and whether it was changed since; None if installed."""
+    """Return the git commit of the code and whether files were changed since; None if the code is no checkout."""
     root = Path(elbo_bench.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None, None

@@ -1,7 +1,7 @@
-"""The process that talks to W&B: reads lines of JSON, and the record when there is one.
+"""The process that sends one run to W&B. It reads lines of JSON, and the record once the run has one.
 
-`python -m elbo_bench.tracking.mirror` is started by `wandb_tracker.py`, for one run. A pipe that ends without a word
-means that the run was killed: W&B is told that it crashed.
+`wandb_tracker.py` starts it as `python -m elbo_bench.tracking.mirror`. If the pipe ends without a last message, the run
+was killed, and W&B shows it as crashed.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def main(lines: IO[str]) -> None:
             elif "abandon" in message:
                 exit_code = message["abandon"]
         if exit_code == _KILLED and run is not None and (folder / RESULT).is_file():
-            exit_code = 0  # the last word was lost, and the record is there: the run ended well
+            exit_code = 0  # the last message was lost, but there is a record: the run succeeded
             _record(run, folder)
     except Exception as error:
         print(f"elbo-bench: W&B: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
@@ -48,7 +48,7 @@ def main(lines: IO[str]) -> None:
 
 def _messages(lines: IO[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
-        with contextlib.suppress(ValueError):  # half a line: its writer was killed
+        with contextlib.suppress(ValueError):  # an incomplete line of a writer that was killed
             yield json.loads(line)
 
 
@@ -82,9 +82,9 @@ def _start(hello: Mapping[str, Any]) -> Any:
 
 
 def _reachable(seconds: float = 3.0) -> bool:
-    """Return whether W&B's server accepts a connection: its own client would try for a minute."""
+    """Return whether the W&B server accepts a connection. The W&B client would try for a minute."""
     if urllib.request.getproxies():
-        return True  # a proxy answers for everyone: let W&B find out
+        return True  # behind a proxy this cannot be tested
     address = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
@@ -95,7 +95,7 @@ def _reachable(seconds: float = 3.0) -> bool:
 
 
 def _record(run: Any, folder: Path) -> None:
-    """Mirror a record: every metric with its errors, the K-curve, the examples, the pictures."""
+    """Send a record: every metric with its errors, the curve of L_K, the examples and the pictures."""
     result, examples = read_result(folder), read_examples(folder)
     summary: dict[str, Any] = {
         "truth": result["truth"]["tier"],
@@ -103,9 +103,9 @@ def _record(run: Any, folder: Path) -> None:
     }
     curve = []
     for name, metric in result["metrics"].items():
-        key = f"test/{metric_key(name)}"
+        key = f"test/{name}"
         summary[key] = metric["value"]
-        for error in ("se", "se_mc"):
+        for error in ("se_test", "se_mc"):
             if metric[error] is not None:
                 summary[f"{key}_{error}"] = metric[error]
         if name.startswith("L_") and name[2:].isdecimal():
@@ -119,14 +119,9 @@ def _record(run: Any, folder: Path) -> None:
     artifact = wandb.Artifact(f"examples-{result['run_id'][-10:]}", type="examples")
     artifact.add(wandb.Table(columns=columns, data=rows), "examples")
     run.log_artifact(artifact)
-    pictures = {f"images/{place.stem}": wandb.Image(str(place)) for place in sorted(folder.glob("*.png"))}
+    pictures = {f"images/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
     if pictures:
         run.log(pictures)
-
-
-def metric_key(name: str) -> str:
-    """Return a metric's key in W&B below `val/` or `test/`: `elbo_gap` is `gap/elbo`."""
-    return f"gap/{name.removesuffix('_gap')}" if name.endswith("_gap") else name
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""No tracking: the files of the run are all there is."""
+"""No tracking: a run writes nothing but its own files."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from elbo_bench.tracking.tracker import RunFacts, Session, Tracker
 
 
 class SilentSession(Session):
-    """A run that no one watches."""
+    """A session that does nothing."""
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Do nothing."""
@@ -23,8 +23,8 @@ class SilentSession(Session):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoTracking(Tracker):
-    """Tells no one."""
+    """A tracker that does nothing."""
 
     def start(self, facts: RunFacts) -> Session:
-        """Begin nothing."""
+        """Return a session that does nothing."""
         return SilentSession()

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it."""
+"""The interface of experiment trackers, such as W&B."""
 
 import abc
 import dataclasses
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class RunFacts:
-    """What is known of a run before it starts.
+    """What a tracker knows of a run before the run starts.
 
     Attributes:
         run_id: The run's name.
         folder: The run's folder.
-        group: The configuration without its seed, in a few characters: replicates share it.
+        group: Short name of the configuration without its seed. Runs that differ only in their seed share it.
         job_type: `"train"` or `"evaluate"`.
         cfg: The resolved configuration.
     """
@@ -27,24 +27,24 @@ class RunFacts:
 
 
 class Session(abc.ABC):
-    """One run being watched. No method raises and none waits for a network."""
+    """One tracked run. No method raises, and no method waits for a network."""
 
     @abc.abstractmethod
     def log(self, values: Mapping[str, Any]) -> None:
-        """Tell numbers as they are measured, with the optimiser step under `step`."""
+        """Log values during training. The key `step` is the optimiser step."""
 
     @abc.abstractmethod
     def finish(self, folder: Path) -> None:
-        """Tell the record that lies in a folder, and end well."""
+        """Log the record in a folder, and mark the run as finished."""
 
     @abc.abstractmethod
     def abandon(self, exit_code: int) -> None:
-        """End a run that has no record."""
+        """Mark a run without a record as failed."""
 
 
 class Tracker(abc.ABC):
-    """A place to which runs are told."""
+    """An experiment tracker."""
 
     @abc.abstractmethod
     def start(self, facts: RunFacts) -> Session:
-        """Begin to watch a run."""
+        """Start to track a run."""

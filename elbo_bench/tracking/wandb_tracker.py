@@ -1,4 +1,4 @@
-"""Weights & Biases, from a process of its own: what happens to it does not happen to the run."""
+"""Weights & Biases, in a separate process: its failures do not affect the run."""
 
 import contextlib
 import dataclasses
@@ -16,13 +16,13 @@ from typing import IO, Any, Literal
 
 from pydantic import NonNegativeFloat
 
+from elbo_bench.config.typed import check_fields
 from elbo_bench.output import say
 from elbo_bench.tracking.none import SilentSession
 from elbo_bench.tracking.tracker import RunFacts, Session, Tracker
-from elbo_bench.typed import check_fields
 
 _WAITING = 10_000
-"""Lines that may wait for the mirror: hours of a run."""
+"""Largest number of messages that wait for the mirror process: hours of a run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,12 @@ class WandbTracker(Tracker):
     """Mirrors runs to Weights & Biases.
 
     Attributes:
-        mode: `offline` writes below the run's folder, for `wandb sync`; `online` needs an account. Under a sweep agent
-            it is always online: the agent does not see an offline run.
-        project: Project of the run; a sweep's own goes first.
+        mode: `offline` writes to the run's folder, for `wandb sync`; `online` needs an account. Under a sweep agent the
+            mode is always online, since the agent does not see an offline run.
+        project: Project of the run. A sweep's project takes precedence.
         entity: User or team; None is the account's default.
-        finish_seconds: How long a run that is done waits for W&B; afterwards the mirror goes on alone.
+        finish_seconds: Longest time in seconds that a finished run waits for W&B. After that the mirror process
+            continues alone.
     """
 
     mode: Literal["offline", "online"] = "offline"
@@ -46,12 +47,12 @@ class WandbTracker(Tracker):
         check_fields(self)
 
     def start(self, facts: RunFacts) -> Session:
-        """Begin to mirror a run."""
+        """Start the mirror process of a run."""
         if os.environ.get("WANDB_MODE") == "disabled":  # W&B's own switch
             return SilentSession()
         sweep = os.environ.get("WANDB_SWEEP_ID")
         mode = "online" if sweep else self.mode
-        # What was stopped is told again from its beginning, and W&B may turn out to be out of reach: one mirror a run.
+        # A resumed run logs everything again from its beginning, so an earlier offline mirror is removed.
         for stale in (facts.folder / "wandb").glob("offline-run-*"):
             shutil.rmtree(stale, ignore_errors=True)
         hello = {
@@ -70,16 +71,16 @@ class WandbTracker(Tracker):
 
 
 class WandbSession(Session):
-    """A run being mirrored: lines of JSON into the standard input of `mirror.py`.
+    """A mirrored run: lines of JSON on the standard input of `mirror.py`.
 
-    A thread of its own writes them, since a pipe to a mirror that hangs is full at some time; what does not fit into
-    its queue by then is dropped: training does not wait, and the record has it all.
+    A thread writes the lines, since the pipe to a mirror that hangs is full at some time. Messages that do not fit into
+    its queue are dropped: training does not wait, and the record is complete anyway.
     """
 
     def __init__(self, hello: Mapping[str, Any], folder: Path, finish_seconds: float) -> None:
         self._finish_seconds = finish_seconds
         self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=_WAITING)
-        # Ranks are told apart by these; the mirror is none of them.
+        # These variables give a process its rank. The mirror has none.
         ranks = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE")
         environment = {key: value for key, value in os.environ.items() if key not in ranks}
         root = str(Path(__file__).resolve().parents[2])
@@ -91,24 +92,24 @@ class WandbSession(Session):
                 [sys.executable, "-m", "elbo_bench.tracking.mirror"],
                 stdin=subprocess.PIPE,
                 stdout=log,
-                stderr=log,  # whoever reads the run's own output must not wait for a mirror that goes on
+                stderr=log,  # a reader of the run's output does not wait for the mirror
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for the run; the mirror ends after it
+                start_new_session=True,  # Ctrl-C stops the run only; the mirror ends after it
             )
             self._writer = threading.Thread(target=_write, args=(self._process.stdin, self._lines), daemon=True)
             self._writer.start()
         self._send({"hello": dict(hello)})
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Send numbers, unless the mirror is far behind."""
+        """Send values, unless the queue is full."""
         self._send({"log": dict(values)})
 
     def finish(self, folder: Path) -> None:
-        """Send where the record lies, and wait a little."""
+        """Send the path of the record, and wait `finish_seconds` at most."""
         self._close({"finish": str(folder.resolve())})
 
     def abandon(self, exit_code: int) -> None:
-        """Say that there is no record."""
+        """Send that there is no record."""
         self._close({"abandon": exit_code})
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -126,8 +127,8 @@ class WandbSession(Session):
             self._lines.put(None, timeout=max(0.0, deadline - time.monotonic()))
             process.wait(max(0.0, deadline - time.monotonic()))
         except (queue.Full, subprocess.TimeoutExpired):
-            process.returncode = 0  # it goes on alone; Popen need not warn of it
-            say("W&B is slow: its mirror goes on in the background")
+            process.returncode = 0  # the mirror continues alone, so that Popen does not warn
+            say("W&B is slow: the upload continues in the background")
         with contextlib.suppress(OSError, UnicodeDecodeError):
             for line in self._log.read_text(encoding="utf-8").splitlines():
                 if line.startswith("elbo-bench: "):
@@ -137,7 +138,7 @@ class WandbSession(Session):
 
 
 def _write(pipe: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
-    """Write lines into a pipe until there is no more, or no one reads."""
+    """Write lines into a pipe until the last one, or until nobody reads."""
     with contextlib.suppress(OSError, ValueError):
         while (line := lines.get()) is not None:
             pipe.write(line)

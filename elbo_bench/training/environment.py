@@ -1,4 +1,4 @@
-"""How the processes of a run find each other: said, where Lightning would guess."""
+"""Choose how the processes of a run find each other. Lightning's own guess is wrong for some Slurm jobs."""
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -10,13 +10,13 @@ from elbo_bench.ranks import by_srun, by_torchrun
 
 
 def cluster_environment() -> ClusterEnvironment:
-    """Return what started this process.
+    """Return the Lightning environment of the launcher that started this process.
 
-    Lightning takes every job of Slurm for one whose tasks are the ranks, and a job of one task and two devices then
-    waits for ever; and it would requeue jobs by itself, where a run saves, ends and is resumed by its command.
+    Lightning assumes that the tasks of a Slurm job are its ranks. A job of one task and two devices would then wait
+    for ever. Lightning would also requeue jobs, but here a run saves, ends and is resumed by its command.
 
     Raises:
-        RuntimeError: Slurm was not told how many tasks a node has.
+        RuntimeError: The Slurm job does not state how many tasks a node has.
     """
     if by_torchrun():
         return TorchElasticEnvironment()

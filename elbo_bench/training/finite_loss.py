@@ -1,4 +1,4 @@
-"""A loss that is not a number stops the run, with its step named, before anything is saved."""
+"""A loss that is NaN or infinite ends the run before anything is saved. The error names the step."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +14,20 @@ from elbo_bench.errors import RunFailedError
 _NEVER = 2**62
 
 
-class FiniteLoss(pl.Callback):
-    """Remembers on the device the first step whose loss is not finite, and looks at it every `interval` steps.
+def loss_of(outputs: Tensor | Mapping[str, Any] | None) -> Tensor | None:
+    """Return the loss in what a training step returned, or None."""
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    return loss if isinstance(loss, Tensor) else None
 
-    Looking at every step would make an accelerator wait for each of them.
+
+class FiniteLoss(pl.Callback):
+    """Keeps, on the device, the first step whose loss is not finite, and reads it every `interval` batches.
+
+    Reading it at every step would make an accelerator wait for each step.
 
     Args:
         last: The checkpoint that an error names as the last good one, if it exists.
-        interval: Steps between two looks.
+        interval: Batches between two reads.
     """
 
     def __init__(self, last: Path, interval: int = 50) -> None:
@@ -30,35 +36,31 @@ class FiniteLoss(pl.Callback):
         self._first_bad: Tensor | None = None
         self._step = 0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Note the step, counted from 1."""
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Store the number of the step, counted from 1."""
         self._step = trainer.global_step + 1
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
+    def on_train_batch_end(  # noqa: PLR0917 - Lightning's signature
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss, without waiting for it."""
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, Tensor):
-            now = torch.where(torch.isfinite(loss.detach()), _NEVER, self._step)
-            self._first_bad = now if self._first_bad is None else torch.minimum(self._first_bad, now)
+        """Compare the loss with infinity on the device, without waiting for it."""
+        if (loss := loss_of(outputs)) is not None:
+            step = torch.where(torch.isfinite(loss.detach()), _NEVER, self._step)
+            self._first_bad = step if self._first_bad is None else torch.minimum(self._first_bad, step)
         if (batch_idx + 1) % self._interval == 0:
             self.check(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look before anything is measured or saved."""
+        """Check before the epoch's validation and checkpoints."""
         self.check(trainer)
 
     def check(self, trainer: pl.Trainer) -> None:
-        """Fail if a loss was not finite, on every rank at once.
+        """Raise on every rank if any rank had a loss that is not finite.
 
         Raises:
-            RunFailedError: One was; the line names its step and the checkpoint before it.
+            RunFailedError: A loss is not finite. The line names its step and the last good checkpoint.
         """
         if self._first_bad is None:
             return

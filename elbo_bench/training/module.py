@@ -1,4 +1,4 @@
-"""The Lightning module: draw, apply the objective, ascend its mean. The only line of maths of training is here."""
+"""The Lightning module of a training step: draw latents, compute the objective, and ascend its mean."""
 
 import lightning.pytorch as pl
 import torch
@@ -16,20 +16,20 @@ from elbo_bench.training.warmup import NoWarmup, Warmup
 class BoundModule(pl.LightningModule):
     """Creates a module that trains a model by ascending an objective.
 
-    A module of your own may take its place (`conf/module/`); all that is asked of it is an attribute `model`.
+    A user's module may replace it (`conf/module/`). Such a module must have an attribute `model`.
 
     Args:
         model: The model, also an `nn.Module`.
         objective: The bound.
-        optimizer: How parameters follow its gradient.
+        optimizer: The optimiser, with its schedule.
         seed: The run's seed.
-        warmup: What is ascended before it is the bound itself; nothing that is evaluated knows of it.
+        warmup: The objective of the first epochs. It never affects an evaluation.
 
     Raises:
-        ValueError: The bound cannot be warmed up so.
+        ValueError: The warm-up does not fit the bound.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - its parameters are its configuration
         self,
         model: LatentVariableModel,
         objective: Objective,
@@ -47,22 +47,22 @@ class BoundModule(pl.LightningModule):
         self.warmup = warmup
 
     def ascended(self, epoch: float) -> Objective:
-        """Return what training ascends at so many epochs since it began: the objective, or its warm-up."""
+        """Return what the training maximises `epoch` epochs after its start: the objective, or its warm-up version."""
         return self.warmup.at(self.objective, epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of this rank's rows of the global batch, minus the mean of the bound."""
-        if not len(batch.x):  # fewer rows than ranks: this one takes part in the mean of the gradients all the same
+        """Return the loss of this rank's examples of the global batch: minus the mean of the bound, in nats."""
+        if not len(batch.x):  # fewer examples than ranks: this rank still takes part in the mean of the gradients
             return 0.0 * torch.stack([each.sum() for each in self.parameters() if each.requires_grad]).sum()
         noise = Noise(self.seed, "latent", batch.position, rows=(batch.start, batch.total))
         objective = self.ascended(batch.epoch)
         draws = draw_for(objective, self.model, batch.x, noise)
-        # The strategy averages over ranks, whose shares of a batch may differ by one row.
+        # The strategy averages over ranks, whose numbers of examples may differ by one.
         bound = objective(draws).sum() * (batch.ranks / batch.total)
         return -bound
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimiser and its schedule, by epochs."""
+        """Return the optimiser, and its schedule with one step an epoch."""
         optimizer = self.optimizer.over(parameter for parameter in self.parameters() if parameter.requires_grad)
         factor = self.optimizer.schedule.factor
         # A plain function: torch would put any other callable's attributes into the checkpoint.

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import nn
 
+from elbo_bench.config.typed import check_fields
 from elbo_bench.training.schedules import Constant, Schedule
-from elbo_bench.typed import check_fields
 
 LearningRate = Annotated[float, Field(gt=0, le=1e38)]  # what a float32 can hold
 Decay = Annotated[float, Field(ge=0, lt=1)]

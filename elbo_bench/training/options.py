@@ -1,4 +1,4 @@
-"""The keys of a training: how long, where, and what is kept."""
+"""The keys of a training: how long it is, where it runs, and what it keeps."""
 
 import dataclasses
 import math
@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from elbo_bench.config.typed import check_fields
 from elbo_bench.errors import UsageError
-from elbo_bench.training.budget import Budget, Limits, limits
+from elbo_bench.training.budget import Budget, EndedBy, Limits
 from elbo_bench.training.decoder_evaluations import DecoderEvaluations
-from elbo_bench.typed import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainerOptions:
-    """How long and where a run trains; `conf/trainer/lightning.yaml` says what each key is for."""
+    """The keys of a training. `conf/trainer/lightning.yaml` explains each of them."""
 
     max_epochs: PositiveInt | Literal["auto"] | None = "auto"
     max_steps: PositiveInt | None = None
@@ -37,33 +37,44 @@ class TrainerOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.max_epochs is None and self.max_steps is None and not self.budget:
-            raise ValueError("one of max_epochs, max_steps and those of budget must be a number")
-
+            raise ValueError("one of max_epochs, max_steps and the keys of budget must be a number")
         if self.validate_every is None and (self.checkpoint == "best" or self.patience is not None):
             raise ValueError("checkpoint=best and patience need validations: validate_every must not be null")
 
-    def limits(self, counted: DecoderEvaluations) -> Limits:
-        """Return what training ends at.
+    def limits(self, decoded: DecoderEvaluations) -> Limits:
+        """Return when a training ends. `max_epochs="auto"` is 100 epochs, or no limit if another limit is given.
 
         Raises:
-            UsageError: The budget does not pay for a step.
+            UsageError: The budget of decoder evaluations is less than one step.
         """
+        max_epochs = self.max_epochs
+        if max_epochs == "auto":
+            max_epochs = None if self.max_steps is not None or self.budget else 100
+        budget = self.budget.decoder_evaluations
         try:
-            return limits(self.max_epochs, self.max_steps, self.budget, counted)
+            within_budget = None if budget is None else decoded.steps_within(budget)
         except ValueError as error:
             raise UsageError(f"trainer.{error}") from None
+        # Of equal limits the first one in this list is reported.
+        steps: list[tuple[int | None, EndedBy]] = [(within_budget, "decoder_evaluations")]
+        steps += [(self.max_steps, "steps"), (self.budget.steps, "steps")]
+        found = [(decoded.batches_of(number), key) for number, key in steps if number is not None]
+        per_epoch, epochs = decoded.batches_per_epoch, (max_epochs, self.budget.epochs)
+        found += [(number * per_epoch, "epochs") for number in epochs if number is not None]
+        if not found:
+            return Limits(None, "epochs", self.budget.seconds)
+        batches, key = min(found, key=lambda limit: limit[0])
+        return Limits(batches, key, self.budget.seconds, batches / per_epoch)
 
-    def validated_every(self, epochs: float) -> int | None:
-        """Return the number of epochs between two validations; None is never.
+    def validation_interval(self, limits: Limits) -> tuple[int | None, float]:
+        """Return the number of epochs, and the minimum seconds, between two validations. None epochs is never.
 
-        `auto` is 1 if a validation decides something, or if only the clock limits the training. Otherwise it gives
-        about twenty validations.
-
-        Args:
-            epochs: The most epochs that the training takes.
+        `auto` is 1 epoch if a validation decides something, or if only the clock limits the training. Otherwise it
+        gives about twenty validations. With a wall-clock budget, the seconds give at most twenty.
         """
         if self.validate_every != "auto":
-            return self.validate_every
-        if self.checkpoint == "best" or self.patience is not None or math.isinf(epochs):
-            return 1
-        return max(1, math.ceil(epochs) // 20)
+            return self.validate_every, 0.0
+        seconds = limits.seconds / 20 if limits.seconds else 0.0
+        if self.checkpoint == "best" or self.patience is not None or math.isinf(limits.epochs):
+            return 1, seconds
+        return max(1, math.ceil(limits.epochs) // 20), seconds

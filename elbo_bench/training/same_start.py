@@ -1,4 +1,4 @@
-"""Ranks begin alike: from the same checkpoint, or all from nothing."""
+"""Checks that all ranks start from the same checkpoint, or all from none."""
 
 import lightning.pytorch as pl
 
@@ -6,20 +6,20 @@ from elbo_bench.errors import RunFailedError
 
 
 class SameStart(pl.Callback):
-    """Refuses a training whose ranks do not see the same folder: each looked for itself whether there is a checkpoint.
+    """Refuses a training whose ranks see different folders. Each rank has looked for a checkpoint by itself.
 
     Args:
-        resumes: Whether this rank found one.
+        resumes: Whether this rank found a checkpoint.
     """
 
     def __init__(self, resumes: bool) -> None:
         self._resumes = resumes
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compare.
+        """Compare the ranks.
 
         Raises:
-            RunFailedError: They differ.
+            RunFailedError: Some ranks found a checkpoint, and others did not.
         """
         if trainer.world_size > 1:
             decide = trainer.strategy.reduce_boolean_decision

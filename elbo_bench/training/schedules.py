@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from elbo_bench.typed import check_fields
+from elbo_bench.config.typed import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,114 +1,112 @@
-"""Tightness over training: the evaluator on validation examples, which also chooses a checkpoint and when to stop."""
+"""Evaluates validation examples during training, keeps the best checkpoint, and stops when nothing improves."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
 
 from elbo_bench.errors import RunFailedError
-from elbo_bench.evaluation import evaluate
-from elbo_bench.evaluation.evaluator import Bound
+from elbo_bench.evaluation import Importance
+from elbo_bench.evaluation.evaluator import Request
+from elbo_bench.training.budget import Limits
 from elbo_bench.training.checkpoints import Checkpoints
+from elbo_bench.training.log_loss import Log
+from elbo_bench.training.options import TrainerOptions
 
 
 class Validation(pl.Callback):
-    """Measures log p(x), every bound and every gap by the evaluator that scores the test split.
+    """Evaluates log p(x), every bound and every gap on validation examples, as the test split is evaluated.
 
-    Whatever a run is trained with, L_K on the validation examples chooses its checkpoint. The measurement draws its
-    own numbers and changes nothing that training draws.
+    L_K on the validation examples chooses the checkpoint, whatever a run is trained with. A validation has random
+    numbers of its own and changes nothing that training draws.
 
     Args:
-        x: Validation observations.
-        every: Epochs between two measurements.
-        seconds_apart: And so much time at least, where nothing but the clock ends a training; rank 0's decides.
-        num_samples: K; more if a bound of `bounds` does not fit twice into it.
-        seed: The run's seed.
-        bounds: Further bounds, the one trained with among them.
-        checkpoints: Where the best one is kept.
-        keep_best: Whether it is.
-        patience: Stop after so many measurements without a better one; None is never.
-        tell: Called with each measurement.
+        x: Validation examples, `[N, *data]`.
+        request: The seed and the bound that the run is trained with.
+        options: When to validate, with how many samples, whether the best checkpoint is kept, and the patience.
+        limits: When the training ends.
+        checkpoints: Saves the best checkpoint.
+        log: Called with each validation.
     """
 
     def __init__(
         self,
         x: Tensor,
+        request: Request,
+        options: TrainerOptions,
+        limits: Limits,
         *,
-        every: int,
-        seconds_apart: float = 0.0,
-        num_samples: int,
-        seed: int,
-        bounds: Mapping[str, Bound],
         checkpoints: Checkpoints,
-        keep_best: bool,
-        patience: int | None,
-        tell: Callable[[Mapping[str, Any]], None],
+        log: Log,
     ) -> None:
-        self._x, self._every, self._seed, self._bounds = x, every, seed, dict(bounds)
-        self._num_samples = max([num_samples, *(2 * bound.samples_required for bound in bounds.values())])
-        self._checkpoints, self._keep_best, self._patience = checkpoints, keep_best, patience
-        self._tell = tell
-        self._seconds_apart, self._measured_at = seconds_apart, time.monotonic()
+        self._x, self._request, self._options = x, request, options
+        self._checkpoints, self._log = checkpoints, log
+        self._epochs, self._seconds = options.validation_interval(limits)
+        self._validated_at = time.monotonic()
+        required = request.trained_with.samples_required if request.trained_with is not None else 0
+        self._evaluator = Importance(
+            num_samples=max(options.validation_samples, 2 * required),
+            # The same cheap estimate at every validation.
+            proposal="encoder",
+            pilot_share=0.0,
+            truth="importance",
+        )
         self.history: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run must know."""
+        """Return all validations so far, for a resumed run."""
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint, and tell again what was measured before it."""
+        """Take over the validations of a checkpoint, and log them again."""
         self.history = list(state_dict["history"])
         for entry in self.history:
-            self._tell(entry)
+            self._log_entry(entry)
 
     @property
-    def gave_up(self) -> bool:
+    def patience_is_over(self) -> bool:
         """Whether the last `patience` validations were no better than the best one before them."""
         bounds = [entry["metrics"]["log_px"] for entry in self.history]
-        return (
-            self._patience is not None
-            and bool(bounds)
-            and len(bounds) - 1 - bounds.index(max(bounds)) >= self._patience
-        )
+        patience = self._options.patience
+        return patience is not None and bool(bounds) and len(bounds) - 1 - bounds.index(max(bounds)) >= patience
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do not train a run further that had given up before it was stopped."""
-        trainer.should_stop = trainer.should_stop or self.gave_up
+        """End at once if the patience was over before the run was stopped."""
+        trainer.should_stop = trainer.should_stop or self.patience_is_over
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure, keep the best, stop if there is no better one for long."""
+        """Validate, save the best checkpoint, and stop when the patience is over.
+
+        Raises:
+            RunFailedError: An estimate is not finite, or the checkpoint could not be written.
+        """
         epoch = trainer.current_epoch + 1
-        if epoch % self._every or not self._is_time(trainer):
+        if self._epochs is None or epoch % self._epochs or not self._is_due(trainer):
             return
         try:
-            measured = evaluate(
-                pl_module.model,  # type: ignore[arg-type]
-                self._x,
-                num_samples=self._num_samples,
-                seed=self._seed,
-                bounds=self._bounds,
-                proposal="encoder",  # cheap, and the same kind of number at every measurement
-                pilot_share=0.0,
-                truth="importance",
-            )
+            evaluation = self._evaluator.evaluate(pl_module.model, self._x, self._request)  # type: ignore[arg-type]
         except RunFailedError as error:
             raise RunFailedError(f"validation after step {trainer.global_step}: {error}") from None
-        best_before = max((entry["metrics"]["log_px"] for entry in self.history), default=-math.inf)
-        metrics = {name: metric["value"] for name, metric in measured.metrics.items()}
+        best = max((entry["metrics"]["log_px"] for entry in self.history), default=-math.inf)
+        metrics = {name: metric["value"] for name, metric in evaluation.metrics.items()}
         self.history.append({"epoch": epoch, "step": trainer.global_step, "metrics": metrics})
-        self._tell(self.history[-1])
-        if self._keep_best and metrics["log_px"] > best_before:
+        self._log_entry(self.history[-1])
+        if self._options.checkpoint == "best" and metrics["log_px"] > best:
             self._checkpoints.save(trainer, self._checkpoints.best)
-        trainer.should_stop = trainer.should_stop or self.gave_up
+        trainer.should_stop = trainer.should_stop or self.patience_is_over
 
-    def _is_time(self, trainer: pl.Trainer) -> bool:
-        if not self._seconds_apart:
+    def _log_entry(self, entry: dict[str, Any]) -> None:
+        metrics = {f"val/{name}": value for name, value in entry["metrics"].items()}
+        self._log({"step": entry["step"], "val/epoch": entry["epoch"], **metrics})
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Return whether enough seconds have passed since the last validation. Rank 0's clock decides."""
+        if not self._seconds:
             return True
         now = time.monotonic()
-        due: bool = trainer.strategy.broadcast(now - self._measured_at >= self._seconds_apart)
+        due: bool = trainer.strategy.broadcast(now - self._validated_at >= self._seconds)
         if due:
-            self._measured_at = now
+            self._validated_at = now
         return due

@@ -1,4 +1,4 @@
-"""Warm-ups: what training ascends on its way to the objective that is configured, which alone is evaluated."""
+"""Warm-ups: a field of the objective changes over the first epochs. Evaluations use the configured objective."""
 
 import abc
 import dataclasses
@@ -6,19 +6,19 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from elbo_bench.config.typed import check_fields
 from elbo_bench.errors import nearest
 from elbo_bench.objectives.base import Objective
-from elbo_bench.typed import check_fields
 
 _TRIED = 64
-"""Values of a continuous field, from start to end, that an objective must accept before training begins."""
+"""Number of values of a continuous field that are tried on the objective before training begins."""
 _MOST = 4096
-"""Largest start of a field that counts: each value on the way is tried, and takes as much memory."""
+"""Largest start of an integer field such as num_samples. Each value on the way is tried, and needs memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Warmup(abc.ABC):
-    """What is ascended in each batch: a function of the batch's place in training and of nothing else."""
+    """The objective of each batch, as a function of the number of epochs before the batch."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -26,22 +26,22 @@ class Warmup(abc.ABC):
     @property
     @abc.abstractmethod
     def end(self) -> float:
-        """Epochs after which the objective is the configured one for good."""
+        """Epochs after which the objective is always the configured one."""
 
     @abc.abstractmethod
     def at(self, objective: Objective, epoch: float) -> Objective:
-        """Return what is ascended at `epoch` epochs, and parts of one, since training began.
+        """Return the objective of a batch that begins `epoch` epochs after the start of training.
 
         Raises:
-            ValueError: The objective refuses the value that its field would have.
+            ValueError: The objective refuses the value of its field.
         """
 
     @abc.abstractmethod
     def check(self, objective: Objective) -> None:
-        """Refuse an objective that cannot be warmed up so.
+        """Check that the warm-up fits an objective.
 
         Raises:
-            ValueError: It lacks the field, or refuses a value on the way; the line names the nearest field.
+            ValueError: The objective has no such field, or refuses a value on the way. The message suggests a field.
         """
 
 
@@ -51,7 +51,7 @@ class NoWarmup(Warmup):
 
     @property
     def end(self) -> float:
-        """At once."""
+        """Return 0: there is no warm-up."""
         return 0.0
 
     def at(self, objective: Objective, epoch: float) -> Objective:
@@ -59,20 +59,20 @@ class NoWarmup(Warmup):
         return objective
 
     def check(self, objective: Objective) -> None:
-        """Accept any."""
+        """Accept every objective."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear(Warmup):
-    """One field goes in a straight line, batch by batch, from `start` to the value that is configured.
+    """One field changes linearly, batch by batch, from `start` to its configured value.
 
     Beta from 0 to 1 is the warm-up of Sønderby et al., 2016, "Ladder variational autoencoders".
 
     Attributes:
-        field: Name of a number among the objective's fields; one that counts, such as num_samples, is rounded and at
+        field: Name of a numeric field of the objective. An integer field, such as num_samples, is rounded, and is at
             least 1.
         start: Its value in the first batch.
-        epochs: Epochs after which it has the configured one; parts of an epoch are allowed.
+        epochs: Epochs after which it has the configured value. A fraction of an epoch is allowed.
     """
 
     field: str = "beta"
@@ -81,11 +81,11 @@ class Linear(Warmup):
 
     @property
     def end(self) -> float:
-        """When the line ends."""
+        """Epochs after which the field has its configured value."""
         return self.epochs
 
     def share(self, epoch: float) -> float:
-        """Return how much of the way is done, 0 .. 1."""
+        """Return the fraction of the way from `start` to the configured value, in 0 .. 1."""
         return min(1.0, epoch / self.epochs)
 
     def at(self, objective: Objective, epoch: float) -> Objective:
@@ -99,17 +99,17 @@ class Linear(Warmup):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cyclic(Warmup):
-    """One field rises from `start` to the value that is configured and stays there, again and again.
+    """In each cycle, one field changes from `start` to its configured value, and stays there until the next cycle.
 
     (Fu et al., 2019, "Cyclical annealing schedule: a simple approach to mitigating KL vanishing".)
 
     Attributes:
-        field: Name of a number among the objective's fields; one that counts, such as num_samples, is rounded and at
+        field: Name of a numeric field of the objective. An integer field, such as num_samples, is rounded, and is at
             least 1.
         start: Its value in the first batch of each cycle.
-        epochs: Epochs of all cycles together; then it stays what is configured.
-        cycles: How many there are.
-        ratio: Share of a cycle in which it rises.
+        epochs: Epochs of all cycles together. After them the field keeps its configured value.
+        cycles: Number of cycles.
+        ratio: Fraction of a cycle in which the field changes.
     """
 
     field: str = "beta"
@@ -120,11 +120,11 @@ class Cyclic(Warmup):
 
     @property
     def end(self) -> float:
-        """When the last cycle ends, or rather its rise."""
+        """Epochs after which the field has reached its configured value in the last cycle."""
         return self.epochs * (self.cycles - 1 + self.ratio) / self.cycles
 
     def share(self, epoch: float) -> float:
-        """Return how much of the way is done, 0 .. 1."""
+        """Return the fraction of the way from `start` to the configured value, in 0 .. 1."""
         if epoch >= self.epochs:
             return 1.0
         return min(1.0, epoch * self.cycles / self.epochs % 1.0 / self.ratio)
@@ -139,10 +139,10 @@ class Cyclic(Warmup):
 
 
 def approach(objective: Objective, field: str, start: float, share: float) -> Objective:
-    """Return an objective, one field of which has gone a share of the way from `start` to its own value.
+    """Return an objective with one field at a fraction of the way from `start` to its own value.
 
     Raises:
-        ValueError: The objective refuses it.
+        ValueError: The objective refuses the value.
     """
     own = getattr(objective, field)
     if share >= 1.0:
@@ -152,16 +152,16 @@ def approach(objective: Objective, field: str, start: float, share: float) -> Ob
 
 
 def try_way(objective: Objective, field: str, start: float) -> None:
-    """Refuse a field that is no number of the objective's, or values on the way that it does not accept.
+    """Check that the objective has a numeric field, and accepts the values on the way.
 
     Raises:
-        ValueError: One line that names the nearest field, or what is wrong with the value.
+        ValueError: The message suggests a field, or says why the value is refused.
     """
     kind = type(objective).__name__
     numbers = [
         each.name
         for each in dataclasses.fields(objective)
-        # What is told of the data is nobody's to change.
+        # The number of training examples comes from the data.
         if type(getattr(objective, each.name)) in (int, float) and each.name != "num_train"
     ]
     if field not in numbers:

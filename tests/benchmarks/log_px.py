@@ -30,8 +30,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from elbo_bench.data.files import data_root
-from elbo_bench.data.mnist_dynamic import MnistDynamic
+from elbo_bench.data.reading.files import data_root
+from elbo_bench.data.sets.mnist_dynamic import MnistDynamic
 from elbo_bench.data_info import DataInfo
 from elbo_bench.evaluation import evaluate
 from elbo_bench.models.mlp import MLP

@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from mutant import Mutant
+from mutant import Mutant, located
 
 _CONFORMANCE = "test_conformance.py::test_an_objective_keeps_the_law[{}-*"
 _BOUNDS = (
@@ -49,9 +49,9 @@ def _found(tree: Path, patterns: tuple[str, ...], objectives: tuple[str, ...]) -
     tests, found = tree / "tests", list[str]()
     for pattern in patterns:
         if "::" not in pattern:
-            found += [place.name for place in sorted(tests.glob(f"{pattern}.py"))]
-        elif (tests / pattern.partition("::")[0]).is_file():
-            found += [pattern.format(name) for name in objectives] if "{}" in pattern else [pattern]
+            found += [path.relative_to(tests).as_posix() for path in sorted(tests.rglob(f"{pattern}.py"))]
+        elif path := located(tree, pattern):
+            found += [path.format(name) for name in objectives] if "{}" in path else [path]
     return list(dict.fromkeys(found))
 
 

@@ -41,6 +41,13 @@ class Mutant:
         return text[: self.at] + self.new + text[self.at + len(self.old) :]
 
 
+def located(root: Path, test: str) -> str | None:
+    """Return a test with the path of its file below `tests`, or None if there is no such file."""
+    file, colons, name = test.partition("::")
+    found = next((root / "tests").rglob(file), None)
+    return None if found is None else f"{found.relative_to(root / 'tests').as_posix()}{colons}{name}"
+
+
 def planted(root: Path, places: Sequence[Path]) -> Iterator[Mutant]:
     """Yield the mistakes that are written down in TOML files.
 
@@ -62,7 +69,7 @@ def planted(root: Path, places: Sequence[Path]) -> Iterator[Mutant]:
             if old == new:
                 raise MisplacedError(f"{place.name}: '{name}' changes nothing")
             for test in entry.get("tests", ()):
-                if not (root / "tests" / test.partition("::")[0]).is_file():
+                if located(root, test) is None:
                     raise MisplacedError(f"{place.name}: '{name}' is for {test}, which does not exist")
             yield Mutant(
                 kind="planted",
@@ -71,5 +78,5 @@ def planted(root: Path, places: Sequence[Path]) -> Iterator[Mutant]:
                 at=text.index(old),
                 old=old,
                 new=new,
-                tests=tuple(entry.get("tests", ())),
+                tests=tuple(test for test in (located(root, test) for test in entry.get("tests", ())) if test),
             )

@@ -1,1 +1,1 @@
-"""Likelihoods: each file is one p(x|z), normalised, on the outputs of any decoder."""
+"""Likelihoods: each file is one normalised p(x|z), on top of any decoder."""

@@ -1,20 +1,20 @@
-"""What a likelihood is: its keys, the kind of data it is for, and the module that gives p(x|z)."""
+"""The interface of a likelihood: its configuration, and the module that maps decoder outputs to p(x|z)."""
 
 import abc
 import dataclasses
 
 from torch import Tensor, nn
 
+from elbo_bench.config.typed import CheckedFields
 from elbo_bench.data_info import DataInfo
-from elbo_bench.typed import check_fields
 
 
 class LikelihoodModule(nn.Module, abc.ABC):
     """Maps a decoder's outputs `[*lead, *shape, num_outputs]` to p(x|z): batch `[*lead]`, event `shape`.
 
     Attributes:
-        num_outputs: Numbers that a decoder gives for each value of x.
-        bias: Where a decoder's last bias begins, `[*shape, num_outputs]`: the likelihood that suits the training mean.
+        num_outputs: Number of decoder outputs for each value of x.
+        bias: Initial value of the decoder's last bias, `[*shape, num_outputs]`. It fits the training mean.
     """
 
     num_outputs: int
@@ -22,17 +22,13 @@ class LikelihoodModule(nn.Module, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Likelihood(abc.ABC):
-    """A likelihood; its fields are its configuration."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+class Likelihood(CheckedFields, abc.ABC):
+    """A likelihood. Its fields are its configuration."""
 
     @abc.abstractmethod
     def module(self, info: DataInfo) -> LikelihoodModule:
         """Return the module for the data.
 
         Raises:
-            ValueError: The data is of another kind: a density of discrete data is no probability, and a Bernoulli of
-                grey values is no likelihood.
+            ValueError: The likelihood is not defined for this kind of data.
         """

@@ -1,4 +1,4 @@
-"""The Bernoulli likelihood, for binary data."""
+"""Bernoulli likelihood, for binary data."""
 
 import dataclasses
 
@@ -14,9 +14,9 @@ from elbo_bench.models.likelihoods.kinds import refuse_unless_binary
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bernoulli(Likelihood):
-    """Independent Bernoulli values; the decoder gives log-odds.
+    """Independent Bernoulli values. The decoder returns log-odds.
 
-    They begin where the probability is the training mean exactly, clipped to [.001, .999] as in the authors' code of
+    At initialisation the probability is the training mean, clipped to [.001, .999] as in the authors' code of
     Burda et al., 2016, "Importance weighted autoencoders".
     """
 
@@ -24,14 +24,14 @@ class Bernoulli(Likelihood):
         """Return the module for the data.
 
         Raises:
-            ValueError: The data is not binary: a Bernoulli of grey values is no likelihood.
+            ValueError: The data are not binary.
         """
         refuse_unless_binary("a Bernoulli", info)
         return BernoulliModule(info)
 
 
 class BernoulliModule(LikelihoodModule):
-    """Maps log-odds to Bernoulli values."""
+    """Maps log-odds to p(x|z)."""
 
     num_outputs = 1
 

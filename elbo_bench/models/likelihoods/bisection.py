@@ -1,4 +1,4 @@
-"""Where an increasing function has a given value."""
+"""Bisection."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def solve_increasing(
     function: Callable[[Tensor], Tensor], target: Float[Tensor, "*shape"], low: float, high: float
 ) -> Float[Tensor, "*shape"]:
-    """Return the arguments at which an increasing function has the values `target`, each between `low` and `high`."""
+    """Return the arguments between `low` and `high` at which an increasing function has the values `target`."""
     below, above = torch.full_like(target, low), torch.full_like(target, high)
     for _ in range(_HALVINGS):
         middle = (below + above) / 2
@@ -20,4 +20,4 @@ def solve_increasing(
 
 
 _HALVINGS = 64
-"""What is left of the interval is less than a float64 tells apart."""
+"""After so many halvings the interval is below the precision of float64."""

@@ -1,4 +1,4 @@
-"""The categorical likelihood, for data of levels."""
+"""Categorical likelihood, for discrete data."""
 
 import dataclasses
 
@@ -15,23 +15,24 @@ from elbo_bench.models.likelihoods.kinds import levels
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Categorical(Likelihood):
-    """Independent levels with any probabilities; the decoder gives a logit for each level of each value.
+    """Independent levels with any probabilities. The decoder returns a logit for each level of each value.
 
-    They begin at the distribution of most entropy among those of a mean, mixed with a thousandth of the uniform one, so
-    that no level is out of reach; the mean is the training mean exactly, clipped to [.001, .999] of the range.
+    The initial distribution has the training mean, clipped to [.001, .999] of the range. It is the distribution with
+    this mean and the largest entropy, mixed with the uniform distribution of weight .001, so that no level has a
+    negligible probability.
     """
 
     def module(self, info: DataInfo) -> "CategoricalModule":
         """Return the module for the data.
 
         Raises:
-            ValueError: The data is not discrete.
+            ValueError: The data are not discrete.
         """
         return CategoricalModule(info, levels("a categorical", info))
 
 
 class CategoricalModule(LikelihoodModule):
-    """Maps logits to levels."""
+    """Maps logits to p(x|z)."""
 
     def __init__(self, info: DataInfo, num_levels: int) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class CategoricalModule(LikelihoodModule):
 
 
 def _log_probabilities(mean: Float[Tensor, "*shape"], num_levels: int) -> Float[Tensor, "*shape L"]:
-    """Return log[(1 - e) exp(slope v) / normaliser + e / L] for each level v, with the slope that gives the mean."""
+    """Return log[(1 - e) exp(slope v) / normaliser + e / L] for each level v. The slope is solved from the mean."""
     top = num_levels - 1
     level = torch.arange(num_levels, dtype=mean.dtype, device=mean.device)
 
@@ -58,4 +59,4 @@ def _log_probabilities(mean: Float[Tensor, "*shape"], num_levels: int) -> Float[
 
 
 _UNIFORM = 0.001
-"""Weight of the uniform distribution at the beginning."""
+"""Initial weight of the uniform distribution."""

@@ -1,4 +1,4 @@
-"""The continuous Bernoulli likelihood, for continuous data in [0, 1]."""
+"""Continuous Bernoulli likelihood, for continuous data in [0, 1]."""
 
 import dataclasses
 
@@ -14,9 +14,10 @@ from elbo_bench.models.likelihoods.kinds import refuse_unless_continuous
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContinuousBernoulli(Likelihood):
-    """Independent continuous Bernoulli values; the decoder gives natural parameters.
+    """Independent continuous Bernoulli values. The decoder returns natural parameters.
 
-    They begin where the mean is the training mean exactly, clipped to [.01, .99]: there they are at most 100.
+    At initialisation the mean is the training mean, clipped to [.01, .99]. The parameters are then between -100 and
+    100.
 
     Source: Loaiza-Ganem & Cunningham, 2019, "The continuous Bernoulli: fixing a pervasive error in variational
     autoencoders".
@@ -26,7 +27,7 @@ class ContinuousBernoulli(Likelihood):
         """Return the module for the data.
 
         Raises:
-            ValueError: The data is discrete, or does not lie in [0, 1].
+            ValueError: The data are discrete, or not in [0, 1].
         """
         refuse_unless_continuous("a continuous Bernoulli", info)
         if info.bounds is None or not 0 <= info.bounds[0] <= info.bounds[1] <= 1:
@@ -38,7 +39,7 @@ class ContinuousBernoulli(Likelihood):
 
 
 class ContinuousBernoulliModule(LikelihoodModule):
-    """Maps natural parameters to continuous Bernoulli values."""
+    """Maps natural parameters to p(x|z)."""
 
     num_outputs = 1
 

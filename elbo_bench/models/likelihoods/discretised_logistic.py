@@ -1,4 +1,4 @@
-"""The discretised logistic likelihood, for data of levels."""
+"""Discretised logistic likelihood, for discrete data."""
 
 import dataclasses
 import math
@@ -15,10 +15,10 @@ from elbo_bench.models.likelihoods.kinds import levels
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiscretisedLogistic(Likelihood):
-    """Independent rounded logistic values; the decoder gives means and log-scales in units of the range.
+    """Independent rounded logistic values. The decoder returns means and log-scales, in units of the range.
 
-    The logistic's mean begins at the training mean exactly (that of the levels is a little off it, for the first and
-    the last take the tails), and its scale at a tenth of the range.
+    At initialisation the mean of the logistic distribution is the training mean, and its scale is a tenth of the range.
+    The mean of the levels differs slightly from it, as the first and the last level include the tails.
 
     Source: Kingma et al., 2016, "Improving variational inference with inverse autoregressive flow".
     """
@@ -27,13 +27,13 @@ class DiscretisedLogistic(Likelihood):
         """Return the module for the data.
 
         Raises:
-            ValueError: The data is not discrete.
+            ValueError: The data are not discrete.
         """
         return DiscretisedLogisticModule(info, levels("a discretised logistic", info))
 
 
 class DiscretisedLogisticModule(LikelihoodModule):
-    """Maps means and log-scales to levels."""
+    """Maps means and log-scales to p(x|z)."""
 
     num_outputs = 2
 
@@ -51,4 +51,4 @@ class DiscretisedLogisticModule(LikelihoodModule):
 
 
 SCALE = 0.1
-"""Of a logistic to begin with, in units of the range."""
+"""Initial scale of the logistic distribution, in units of the range."""

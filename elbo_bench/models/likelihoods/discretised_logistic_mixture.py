@@ -1,4 +1,4 @@
-"""The likelihood of data of levels that is a discretised mixture of logistics."""
+"""Discretised logistic mixture likelihood, for discrete data."""
 
 import dataclasses
 import math
@@ -17,17 +17,18 @@ from elbo_bench.models.likelihoods.kinds import levels
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiscretisedLogisticMixture(Likelihood):
-    """Independent rounded mixtures of logistics; the decoder gives log-weights, and means and log-scales by the range.
+    """Independent rounded logistic mixtures. The decoder returns log-weights, means and log-scales.
 
-    They begin with equal weights, scales of a tenth of the range, and means spread evenly over two fifths of it around
-    the training mean: the mixture's mean is that exactly (that of the levels is a little off it, for the first and the
-    last take the tails). No value depends on another, not even the channels of a pixel.
+    Means and scales are in units of the range. At initialisation all weights are equal, the scales are a tenth of the
+    range, and the means are spread evenly over two fifths of the range around the training mean. The mean of the
+    mixture is the training mean. The mean of the levels differs slightly from it, as the first and the last level
+    include the tails. The channels of a pixel are independent, too.
 
     Source: Salimans, Karpathy, Chen & Kingma, 2017, "PixelCNN++: improving the PixelCNN with discretized logistic
     mixture likelihood and other modifications".
 
     Attributes:
-        num_components: Logistics in the mixture of each value.
+        num_components: Number of components of each mixture, C.
     """
 
     num_components: PositiveInt = 5
@@ -36,14 +37,14 @@ class DiscretisedLogisticMixture(Likelihood):
         """Return the module for the data.
 
         Raises:
-            ValueError: The data is not discrete.
+            ValueError: The data are not discrete.
         """
         num_levels = levels("a discretised logistic mixture", info)
         return DiscretisedLogisticMixtureModule(info, num_levels, self.num_components)
 
 
 class DiscretisedLogisticMixtureModule(LikelihoodModule):
-    """Maps C log-weights, then C means, then C log-scales to levels."""
+    """Maps C log-weights, C means and C log-scales, in this order, to p(x|z)."""
 
     def __init__(self, info: DataInfo, num_levels: int, num_components: int) -> None:
         super().__init__()
@@ -64,4 +65,4 @@ class DiscretisedLogisticMixtureModule(LikelihoodModule):
 
 
 _SPREAD = 0.2
-"""Of the means around the training mean to begin with, in units of the range."""
+"""Largest initial distance of a mean from the training mean, in units of the range."""

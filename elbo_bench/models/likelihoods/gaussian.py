@@ -1,4 +1,4 @@
-"""The Gaussian likelihood, for continuous data."""
+"""Gaussian likelihood, for continuous data."""
 
 import dataclasses
 import math
@@ -19,16 +19,16 @@ Variance = Literal["fixed", "learned", "per_pixel", "predicted"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gaussian(Likelihood):
-    """Independent normal values; the decoder gives their means, which begin at the training mean exactly.
+    """Independent normal values. The decoder returns their means, which are the training mean at initialisation.
 
-    A density has no upper limit: where a value of the data never varies, `per_pixel` and `predicted` let its standard
-    deviation shrink, and log p(x) grow, without end.
+    A density has no upper limit. If a value of x is constant in the data, then with `per_pixel` and `predicted` its
+    standard deviation can go to zero and log p(x) to infinity.
 
     Attributes:
-        variance: Whether the standard deviation is `fixed`, one number that is `learned`, one learned for each value
-            of x (`per_pixel`), or `predicted` for each by the decoder.
-        std: The standard deviation, in the units of the data: for good, or to begin with. None is how far the training
-            data spread about their mean.
+        variance: `"fixed"`: the standard deviation is `std`. `"learned"`: one learned number. `"per_pixel"`: one
+            learned number for each value of x. `"predicted"`: the decoder returns one for each value of x.
+        std: The standard deviation, or its initial value, in the units of the data. None is the spread of the training
+            data about their mean.
     """
 
     variance: Variance = "learned"
@@ -38,14 +38,14 @@ class Gaussian(Likelihood):
         """Return the module for the data.
 
         Raises:
-            ValueError: The data is discrete: a density of it is not comparable with a probability.
+            ValueError: The data are discrete. A density is not comparable with a probability.
         """
         refuse_unless_continuous("a Gaussian", info)
         return GaussianModule(info, self.variance, info.scale if self.std is None else self.std)
 
 
 class GaussianModule(LikelihoodModule):
-    """Maps means, and log standard deviations where they are predicted, to normal values."""
+    """Maps means, and predicted log standard deviations if there are any, to p(x|z)."""
 
     def __init__(self, info: DataInfo, variance: Variance, std: float) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class GaussianModule(LikelihoodModule):
         log_std = torch.full(info.shape, math.log(std), dtype=info.train_mean.dtype)
         self.bias = torch.stack([info.train_mean, log_std][: self.num_outputs], -1)
         if variance != "predicted":
-            # One axis for each of the event's, so that it broadcasts against any batch.
+            # One number, with as many axes as the event, so that it broadcasts to any batch.
             shared = log_std if variance == "per_pixel" else log_std.flatten()[:1].reshape((1,) * self.event_dims)
             self.log_std = nn.Parameter(shared.clone(), requires_grad=variance != "fixed")
 

@@ -1,23 +1,23 @@
-"""Which data a likelihood is for, and what to say where it is not."""
+"""Checks that a likelihood is defined for the kind of data."""
 
 from elbo_bench.data_info import DataInfo
 
 
 def refuse_unless_binary(likelihood: str, info: DataInfo) -> None:
-    """Refuse data that is not zeros and ones.
+    """Require binary data.
 
     Raises:
-        ValueError: It is not; the line says what it is, and which likelihoods suit it.
+        ValueError: The data are not binary. The message names the kind of data and the likelihoods for it.
     """
     if info.observation != "discrete" or info.num_levels != 2:
         raise ValueError(f"{likelihood} likelihood needs binary data, and this data is {_kind(info)}: {_suits(info)}")
 
 
 def refuse_unless_continuous(likelihood: str, info: DataInfo) -> None:
-    """Refuse data that has a probability mass: a density of it is not comparable with a probability.
+    """Require continuous data. A density of discrete data is not comparable with a probability.
 
     Raises:
-        ValueError: It is discrete; the line says which likelihoods suit it.
+        ValueError: The data are discrete. The message names the likelihoods for them.
     """
     if info.observation != "continuous":
         raise ValueError(
@@ -26,10 +26,10 @@ def refuse_unless_continuous(likelihood: str, info: DataInfo) -> None:
 
 
 def levels(likelihood: str, info: DataInfo) -> int:
-    """Return how many levels the data has.
+    """Return the number of levels of discrete data.
 
     Raises:
-        ValueError: It is not discrete, or does not say; the line says which likelihoods suit it.
+        ValueError: The data are continuous or their levels are unknown. The message names the likelihoods for them.
     """
     if info.observation != "discrete" or info.num_levels is None:
         raise ValueError(f"{likelihood} likelihood needs discrete data, and this data is {_kind(info)}: {_suits(info)}")
@@ -43,7 +43,7 @@ def _kind(info: DataInfo) -> str:
 
 
 def _suits(info: DataInfo) -> str:
-    """Return the names, in `conf/likelihood/`, of what is for this data."""
+    """Return advice which likelihoods of `conf/likelihood/` are for these data."""
     if info.observation == "continuous":
         return "take gaussian, or continuous_bernoulli if all of it lies in [0, 1]"
     if info.num_levels == 2:

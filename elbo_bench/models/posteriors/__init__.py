@@ -1,1 +1,1 @@
-"""Posteriors: each file is one family of q(z|x), a head on the features of any encoder."""
+"""Posteriors: each file is one family of q(z|x), a head on top of any encoder."""

@@ -1,19 +1,16 @@
-"""What a family of posteriors is: its keys, and the head that turns an encoder's features into q(z|x)."""
+"""The interface of a posterior family: its configuration, and the head that maps encoder features to q(z|x)."""
 
 import abc
 import dataclasses
 
 from torch import nn
 
-from elbo_bench.typed import check_fields
+from elbo_bench.config.typed import CheckedFields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Posterior(abc.ABC):
-    """A family of posteriors; its fields are its configuration."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+class Posterior(CheckedFields, abc.ABC):
+    """A family of q(z|x). Its fields are its configuration."""
 
     @abc.abstractmethod
     def head(self, num_features: int, latent_dim: int) -> nn.Module:

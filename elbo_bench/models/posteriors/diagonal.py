@@ -1,4 +1,4 @@
-"""Normal posteriors with independent dimensions."""
+"""Diagonal normal posterior."""
 
 import dataclasses
 
@@ -6,25 +6,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from elbo_bench.distributions import DiagonalNormal
-from elbo_bench.models.networks import linear
+from elbo_bench.models.networks.mlp_layers import linear
 from elbo_bench.models.posteriors.base import Posterior
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diagonal(Posterior):
-    r"""Normal posterior with independent dimensions; the scale is exp(linear) without a clamp.
+    r"""Normal posterior with independent dimensions. The scale is exp(linear), without a clamp.
 
     .. math:: q(z|x) = N(z; \mu(x), \mathrm{diag}\,\sigma^2(x))
 
-    (Kingma & Welling, 2014, "Auto-encoding variational Bayes".)
+    Source: Kingma & Welling, 2014, "Auto-encoding variational Bayes".
     """
 
     def head(self, num_features: int, latent_dim: int) -> nn.Module:
         """Return the head."""
-        return _Head(num_features, latent_dim)
+        return _DiagonalHead(num_features, latent_dim)
 
 
-class _Head(nn.Module):
+class _DiagonalHead(nn.Module):
     def __init__(self, num_features: int, latent_dim: int) -> None:
         super().__init__()
         self.loc = linear(num_features, latent_dim)

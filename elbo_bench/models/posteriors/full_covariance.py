@@ -1,4 +1,4 @@
-"""Normal posteriors with a full covariance."""
+"""Normal posterior with a full covariance."""
 
 import dataclasses
 
@@ -7,25 +7,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from elbo_bench.distributions import FullNormal
-from elbo_bench.models.networks import linear
+from elbo_bench.models.networks.mlp_layers import linear
 from elbo_bench.models.posteriors.base import Posterior
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FullCovariance(Posterior):
-    r"""Normal posterior with a full covariance, by its Cholesky factor, whose diagonal is exp(linear).
+    r"""Normal posterior with a full covariance. The diagonal of its Cholesky factor L is exp(linear).
 
     .. math:: q(z|x) = N(z; \mu(x), L(x) L(x)')
 
-    It begins as the diagonal posterior does: what lies below the diagonal is zero. The head has D(D + 3)/2 outputs.
+    At initialisation L is diagonal, as in the diagonal posterior. The head has D(D + 3)/2 outputs.
     """
 
     def head(self, num_features: int, latent_dim: int) -> nn.Module:
         """Return the head."""
-        return _Head(num_features, latent_dim)
+        return _FullCovarianceHead(num_features, latent_dim)
 
 
-class _Head(nn.Module):
+class _FullCovarianceHead(nn.Module):
     def __init__(self, num_features: int, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim

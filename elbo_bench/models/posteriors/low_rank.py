@@ -1,4 +1,4 @@
-"""Normal posteriors whose covariance is a diagonal and a few directions more."""
+"""Normal posterior with a diagonal plus low-rank covariance."""
 
 import dataclasses
 
@@ -8,31 +8,31 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from elbo_bench.distributions import LowRankNormal
-from elbo_bench.models.networks import linear
+from elbo_bench.models.networks.mlp_layers import linear
 from elbo_bench.models.posteriors.base import Posterior
 
 _START = 0.1
-"""Of Glorot's weights: at zero no direction would be better than another, and none would move."""
+"""Factor on the initial Glorot weights of F. With weights of zero, F would have a gradient of zero."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LowRank(Posterior):
-    r"""Normal posterior whose covariance is a diagonal and a few directions more.
+    r"""Normal posterior with a diagonal plus low-rank covariance.
 
     .. math:: q(z|x) = N(z; \mu(x), \mathrm{diag}\,\sigma^2(x) + F(x) F(x)')
 
     Attributes:
-        rank: Columns of F; at most the dimensions of z, as more would add nothing.
+        rank: Number of columns of F. It is reduced to the number of dimensions of z if it is larger.
     """
 
     rank: PositiveInt = 4
 
     def head(self, num_features: int, latent_dim: int) -> nn.Module:
         """Return the head."""
-        return _Head(num_features, latent_dim, min(self.rank, latent_dim))
+        return _LowRankHead(num_features, latent_dim, min(self.rank, latent_dim))
 
 
-class _Head(nn.Module):
+class _LowRankHead(nn.Module):
     def __init__(self, num_features: int, latent_dim: int, rank: int) -> None:
         super().__init__()
         self.shape = (latent_dim, rank)

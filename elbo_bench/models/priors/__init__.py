@@ -1,1 +1,1 @@
-"""Priors: each file is one p(z), with parameters of its own or without."""
+"""Priors: each file is one family of p(z)."""

@@ -1,4 +1,4 @@
-"""A masked autoregressive flow as prior."""
+"""Masked autoregressive flow prior."""
 
 import dataclasses
 from typing import Annotated
@@ -8,25 +8,26 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from elbo_bench.data_info import DataInfo
-from elbo_bench.models.flows import Flow as FlowDistribution
-from elbo_bench.models.flows import autoregressive
+from elbo_bench.models.networks.flows import FlowDistribution, autoregressive
 from elbo_bench.models.priors.base import Prior
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Flow(Prior):
-    r"""Masked autoregressive flow (Papamakarios et al., 2017, "Masked autoregressive flow for density estimation").
+class FlowPrior(Prior):
+    r"""Masked autoregressive flow.
 
     .. math:: \epsilon_j = (z_j - m_j(z_{<j})) / s_j(z_{<j}), \quad \epsilon \sim N(0, I)
 
-    and so on for each transformation. The density is the fast direction, one pass through each network; a sample takes
-    `passes`. It begins near N(0, I).
+    This is one transformation; `num_transforms` of them are composed. Computing a density takes one pass through each
+    network. Drawing a sample takes `passes` passes. At initialisation the prior is close to N(0, I).
+
+    Source: Papamakarios et al., 2017, "Masked autoregressive flow for density estimation".
 
     Attributes:
-        num_transforms: Transformations, one after the other, the order of the dimensions reversed in between.
-        hidden: Widths of the hidden layers of each transformation's network.
-        passes: Groups of dimensions, each of which depends on those before it; 2 is a coupling flow, None one group a
-            dimension.
+        num_transforms: Number of transformations. The order of the dimensions is reversed between two of them.
+        hidden: Widths of the hidden layers of the network of each transformation.
+        passes: Number of groups of dimensions. A group depends on the groups before it. 2 is a coupling flow; None is
+            one group for each dimension.
     """
 
     num_transforms: Annotated[int, Field(ge=1, le=100)] = 3
@@ -35,16 +36,18 @@ class Flow(Prior):
 
     def module(self, latent_dim: int, info: DataInfo) -> nn.Module:  # noqa: ARG002
         """Return the module."""
-        return _Flow(latent_dim, self)
+        return _FlowModule(latent_dim, self)
 
 
-class _Flow(nn.Module):
+class _FlowModule(nn.Module):
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, latent_dim: int, flow: Flow) -> None:
+    def __init__(self, latent_dim: int, flow: FlowPrior) -> None:
         super().__init__()
-        self.transform = autoregressive(latent_dim, 0, flow.num_transforms, flow.hidden, flow.passes)
+        self.transform = autoregressive(
+            latent_dim, 0, num_transforms=flow.num_transforms, hidden=flow.hidden, passes=flow.passes
+        )
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 

@@ -1,4 +1,4 @@
-"""A learned mixture of normal distributions as prior."""
+"""Gaussian mixture prior."""
 
 import dataclasses
 import math
@@ -9,31 +9,31 @@ from torch import Tensor, nn
 
 from elbo_bench.data_info import DataInfo
 from elbo_bench.distributions import DiagonalNormal
-from elbo_bench.models.mixtures import Mixture as MixtureDistribution
+from elbo_bench.models.mixtures import MixtureDistribution
 from elbo_bench.models.priors.base import Prior
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mixture(Prior):
+class MixturePrior(Prior):
     r"""Learned mixture of C normal distributions with independent dimensions.
 
     .. math:: p(z) = \sum_{c=1}^C \pi_c\, N(z; \mu_c, \mathrm{diag}\,\sigma_c^2)
 
-    It begins within about half a nat of N(0, I), however many dimensions there are: the means are drawn with the
-    variance 1/(D + 1), the components have the rest.
+    At initialisation the prior is within about half a nat of N(0, I), for any number of dimensions D: the means are
+    drawn with variance 1/(D + 1), and each component has the remaining variance.
 
     Attributes:
-        num_components: C.
+        num_components: Number of components, C.
     """
 
     num_components: PositiveInt = 50
 
     def module(self, latent_dim: int, info: DataInfo) -> nn.Module:  # noqa: ARG002
         """Return the module."""
-        return _Mixture(self.num_components, latent_dim)
+        return _MixtureModule(self.num_components, latent_dim)
 
 
-class _Mixture(nn.Module):
+class _MixtureModule(nn.Module):
     def __init__(self, num_components: int, latent_dim: int) -> None:
         super().__init__()
         spread = 1 / (latent_dim + 1)

@@ -1,4 +1,4 @@
-"""The prior that nothing is learned of."""
+"""Standard normal prior."""
 
 import dataclasses
 
@@ -16,16 +16,16 @@ class StandardNormal(Prior):
 
     def module(self, latent_dim: int, info: DataInfo) -> nn.Module:  # noqa: ARG002
         """Return the module."""
-        return _StandardNormal(latent_dim)
+        return _StandardNormalModule(latent_dim)
 
 
-class _StandardNormal(nn.Module):
+class _StandardNormalModule(nn.Module):
     loc: Tensor
     scale: Tensor
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        # Buffers for their dtype and device; a checkpoint has no use for them.
+        # Buffers, so that they have the dtype and device of the model. They are not saved in checkpoints.
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 

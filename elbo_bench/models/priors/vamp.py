@@ -1,4 +1,4 @@
-"""The VampPrior: a mixture of what the encoder makes of learned inputs."""
+"""VampPrior: a mixture of the posteriors of learned inputs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,29 +10,31 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from elbo_bench.data_info import DataInfo
-from elbo_bench.models.mixtures import Mixture
+from elbo_bench.models.mixtures import MixtureDistribution
 from elbo_bench.models.priors.base import Prior
 
 _EDGE = 0.01
-"""How far from the ends of the range a training mean is taken to be, as a share of it."""
+"""Training means are clamped to this distance from the ends of the range, as a share of the range."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vamp(Prior):
-    r"""Mixture of the encoder's posteriors of C pseudo-inputs, which are learned.
+    r"""Mixture of the posteriors q(z|u) of C learned pseudo-inputs u.
 
     .. math:: p(z) = \sum_{c=1}^C \pi_c\, q(z|u_c)
 
-    (Tomczak & Welling, 2018, "VAE with a VampPrior".) The pseudo-inputs have the data's shape and units; those of
-    discrete data stay between the lowest and the highest level, by a sigmoid. They begin around the training mean. The
-    density has a gradient in the encoder too. All of them are encoded whenever the model is asked for its prior, and a
-    density is C densities of the posterior: dear for one that is a flow.
+    The pseudo-inputs have the shape and units of the data. For discrete data a sigmoid keeps them between the lowest
+    and the highest level. They are initialised around the training mean. The density has a gradient in the encoder.
+    Each call of `prior()` encodes all pseudo-inputs, and a density takes C densities of the posterior. This is
+    expensive if the posterior is a flow.
+
+    Source: Tomczak & Welling, 2018, "VAE with a VampPrior".
 
     Attributes:
-        num_components: C.
-        learn_weights: Whether the weights pi are learned, or all equal.
-        init_noise: Standard deviation around the training mean of where they begin: of the log-odds of discrete data,
-            of continuous data in its own units.
+        num_components: Number of pseudo-inputs, C.
+        learn_weights: Whether the weights pi are learned. Otherwise they are equal.
+        init_noise: Standard deviation of the initial pseudo-inputs around the training mean, in log-odds for discrete
+            data and in the units of the data for continuous data.
     """
 
     num_components: PositiveInt = 500
@@ -41,10 +43,10 @@ class Vamp(Prior):
 
     def module(self, latent_dim: int, info: DataInfo) -> nn.Module:  # noqa: ARG002
         """Return the module."""
-        return _Vamp(info, self.num_components, self.learn_weights, self.init_noise)
+        return _VampModule(info, self.num_components, self.learn_weights, self.init_noise)
 
 
-class _Vamp(nn.Module):
+class _VampModule(nn.Module):
     logits: Tensor
 
     def __init__(self, info: DataInfo, num_components: int, learn_weights: bool, init_noise: float) -> None:
@@ -61,9 +63,9 @@ class _Vamp(nn.Module):
             self.register_buffer("logits", logits, persistent=False)
 
     def pseudo_inputs(self) -> Float[Tensor, "C *data"]:
-        """Return u, in the data's units."""
+        """Return u, in the units of the data."""
         return self.raw if self.num_levels is None else torch.sigmoid(self.raw) * (self.num_levels - 1)
 
-    def forward(self, encoder: Callable[[Tensor], Distribution]) -> Mixture:
+    def forward(self, encoder: Callable[[Tensor], Distribution]) -> MixtureDistribution:
         inputs = self.pseudo_inputs()
-        return Mixture(encoder(inputs), self.logits, lambda index: encoder(inputs[index]))
+        return MixtureDistribution(encoder(inputs), self.logits, lambda index: encoder(inputs[index]))

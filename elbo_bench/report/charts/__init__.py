@@ -1,4 +1,4 @@
-"""Plots of a leaderboard, in the order of the page; a file each."""
+"""The plots of a leaderboard, one file each."""
 
 from collections.abc import Sequence
 
@@ -18,6 +18,6 @@ _PLOTS = (k_curve, tightness, gap_samples, gap_parts, rate_distortion, gap_over_
 
 
 def plots(shown: Shown) -> Sequence[Plot]:
-    """Return the plots for which there is something to draw."""
+    """Return the plots that have data, in the order of the page."""
     made = [module.plot(shown) for module in _PLOTS]
     return [each for each in made if each is not None]

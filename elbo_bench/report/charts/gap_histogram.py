@@ -1,4 +1,4 @@
-"""How the ELBO gap is spread over examples: a mean may be a few bad ones."""
+"""Histogram of the ELBO gap over examples. A large mean may come from a few examples."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def plot(shown: Shown) -> Plot | None:
         base.mark_point(filled=True, size=22).encode(shape=shape(shown.labels), tooltip=tooltip),
     )
     caption = (
-        "Of each test example, KL(q(z|x) ‖ p(z|x)), one seed of each configuration. The last bin holds all that is "
-        "beyond it; below zero is Monte Carlo error."
+        "KL(q(z|x) ‖ p(z|x)) of each test example, for one seed of each configuration. The last bin contains all "
+        "larger values. Values below zero are Monte Carlo error."
     )
     return Plot("gap-histogram", "The ELBO gap, example by example", caption, chart)

@@ -1,4 +1,4 @@
-"""The ELBO gap against log p(x): tight is not good, and good is not tight."""
+"""The ELBO gap over log p(x): a model with a small gap can have a low log p(x)."""
 
 import altair as alt
 
@@ -24,7 +24,7 @@ def plot(shown: Shown) -> Plot | None:
         )
     )
     caption = (
-        "The best model is to the right, the tightest ELBO below: log p(x) against log p(x) - ELBO = "
-        "KL(q(z|x) ‖ p(z|x)). Both are lower bounds where log p(x) is one."
+        "The ELBO gap, log p(x) - ELBO = KL(q(z|x) ‖ p(z|x)), over log p(x). The best model is at the right, the "
+        "tightest ELBO at the bottom. If log p(x) is a lower bound only, so is the gap."
     )
-    return Plot("gap-over-log-px", "Tight, and good?", caption, chart)
+    return Plot("gap-over-log-px", "ELBO gap over log p(x)", caption, chart)

@@ -1,4 +1,4 @@
-"""The ELBO gap in parts: what the family of q cannot do, and what the encoder does not do (Cremer et al., 2018)."""
+"""The ELBO gap as the sum of the approximation gap and the amortisation gap (Cremer et al., 2018)."""
 
 import math
 from typing import Any
@@ -24,8 +24,9 @@ def plot(shown: Shown) -> Plot | None:
     labels = [label for label in shown.labels if any(row["label"] == label for row in rows)]
     chart = stacked_bars(rows, labels, {name: PARTS[2 * order] for order, name in enumerate(_PARTS.values())})
     caption = (
-        "KL(q(z|x) ‖ p(z|x)) of some test examples as the sum of the approximation gap, log p(x) - L[q*] with q* the "
-        "best posterior of the family for each example, and the amortisation gap, L[q*] - L[q], what the encoder loses "
-        "beside q* (Cremer et al., 2018). `elbo-bench evaluate RUN evaluation=gaps` adds a run."
+        "KL(q(z|x) ‖ p(z|x)) of some test examples as a sum of two gaps (Cremer et al., 2018). The approximation gap "
+        "is log p(x) - L[q*], where L is the ELBO and q* the best posterior of the family for each example. The "
+        "amortisation gap is L[q*] - L[q], the cost of the encoder. `elbo-bench evaluate RUN evaluation=gaps` adds a "
+        "run."
     )
-    return Plot("gap-decomposition", "The ELBO gap, by whose fault", caption, chart, 34 * len(labels) + 30)
+    return Plot("gap-decomposition", "ELBO gap: approximation and amortisation", caption, chart, 34 * len(labels) + 30)

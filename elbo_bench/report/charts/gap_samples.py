@@ -1,4 +1,4 @@
-"""The ELBO gap in parts: how much of it more samples of the same encoder close."""
+"""The ELBO gap in parts: how much of it L_K closes as K grows."""
 
 import itertools
 from typing import Any
@@ -24,11 +24,11 @@ def plot(shown: Shown) -> Plot | None:
         return None
     chart = stacked_bars(rows, shown.labels, dict(zip(names, PARTS, strict=False)))
     caption = (
-        "The whole bar is the ELBO gap, log p(x) - ELBO = KL(q(z|x) ‖ p(z|x)). Its parts: what the bound L_K wins over "
-        "the ELBO by K samples of the same encoder, and what no K that was tried wins. Where log p(x) is a lower bound "
+        "A bar is the ELBO gap, log p(x) - ELBO = KL(q(z|x) ‖ p(z|x)). Its parts are the increases of the bound L_K "
+        "with K samples of the same encoder, and the gap that is left at the largest K. If log p(x) is a lower bound "
         "only, the last part is at least that long."
     )
-    return Plot("gap-by-samples", "The ELBO gap, closed by samples", caption, chart, 34 * len(shown.series) + 30)
+    return Plot("gap-by-samples", "ELBO gap: closed by more samples", caption, chart, 34 * len(shown.series) + 30)
 
 
 def _parts(each: Series) -> list[tuple[str, float]]:

@@ -1,11 +1,10 @@
-"""L_K over K, and log p(x) as the line that no L_K can cross in expectation."""
+"""L_K over K, with log p(x), which no L_K exceeds in expectation."""
 
 from typing import Any
 
 import altair as alt
 
 from elbo_bench.report.charts.plot import LOG_AXIS, Plot, colour, shape, values
-from elbo_bench.report.row import is_lower_bound
 from elbo_bench.report.shown import Shown
 
 _NORMAL = 1.959964
@@ -25,9 +24,9 @@ def plot(shown: Shown) -> Plot | None:
         log_px, error = each.mean("log_px"), each.mean("log_px", "se_mc")
         if log_px is None:
             continue
-        kind = "lower bound on log p(x)" if is_lower_bound(each.row) else "log p(x)"
+        kind = "lower bound on log p(x)" if each.row.is_lower_bound else "log p(x)"
         truth = {"label": each.label, "value": log_px, "kind": kind, "from": 1}
-        if error is not None and not is_lower_bound(each.row):
+        if error is not None and not each.row.is_lower_bound:
             truth |= {"low": log_px - _NORMAL * error, "high": log_px + _NORMAL * error}
         truths.append(truth)
     if not curves:
@@ -52,7 +51,7 @@ def plot(shown: Shown) -> Plot | None:
         line.mark_point(filled=True, size=55).encode(shape=shapes, tooltip=tooltip),
     )
     caption = (
-        "L_K, the importance-weighted bound by K samples of the encoder, against log p(x) (dashed; a band is its 95 % "
-        "interval of Monte Carlo error, and there is none where log p(x) is a lower bound only). L_1 is the ELBO."
+        "L_K, the importance-weighted bound with K samples of the encoder, and log p(x) (dashed). The band is the 95 % "
+        "interval of its Monte Carlo error. If log p(x) is a lower bound only, there is no band. L_1 is the ELBO."
     )
     return Plot("k-curve", "Bounds over K", caption, chart)

@@ -1,4 +1,4 @@
-"""A plot and its words, and how series look: a colour and a shape each, of which either suffices."""
+"""A plot with its title and caption, and the colour and shape of each series."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import altair as alt
 
 from elbo_bench.report.shown import OTHERS
 
-# Okabe and Ito (2008), without yellow and black, which vanish on a white or dark page; grey for what is left.
+# Okabe and Ito (2008), without yellow and black, which are hard to see on a white or dark page; grey for the others.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D3B", "#6A51A3")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke")
 _GREY = "#8C8C8C"
@@ -22,11 +22,11 @@ class Plot:
     """A plot.
 
     Attributes:
-        name: Of its file and its anchor.
-        title: A few words.
-        caption: What is drawn: which gap, which KL, of what.
+        name: Name of the file, and anchor on the page.
+        title: Heading.
+        caption: What the plot shows: which gap, which KL divergence.
         chart: The chart, without a size.
-        height: In pixels on the page, without what is below the axis.
+        height: Height on the page in pixels, above the axis.
     """
 
     name: str
@@ -48,7 +48,7 @@ def _legend(labels: Sequence[str]) -> alt.Legend:
 
 
 def colour(labels: Sequence[str], *, others: bool = False) -> alt.Color:
-    """Return the colour of a series, which is the same in every plot of a contract."""
+    """Return the colour of each series; it is the same in every plot of a contract."""
     domain, colours = [*labels], [*_COLOURS[: len(labels)]]
     if others:
         domain, colours = [*domain, OTHERS], [*colours, _GREY]
@@ -56,7 +56,7 @@ def colour(labels: Sequence[str], *, others: bool = False) -> alt.Color:
 
 
 def shape(labels: Sequence[str], *, others: bool = False) -> alt.Shape:
-    """Return the shape of a series, which tells what its colour tells."""
+    """Return the shape of each series, for readers who cannot see its colour."""
     domain, shapes = [*labels], [*_SHAPES[: len(labels)]]
     if others:
         domain, shapes = [*domain, OTHERS], [*shapes, "circle"]
@@ -64,11 +64,11 @@ def shape(labels: Sequence[str], *, others: bool = False) -> alt.Shape:
 
 
 def stacked_bars(rows: Sequence[dict[str, Any]], labels: Sequence[str], parts: dict[str, str]) -> alt.Chart:
-    """Return a bar for each series, of the `nats` of its parts.
+    """Return a stacked bar for each series.
 
     Args:
-        rows: With `label`, `part`, `order` within the bar, `nats`.
-        labels: Of the series, from above.
+        rows: Parts of bars, with the keys `label`, `part`, `order` within the bar, and `nats`.
+        labels: Labels of the series, from top to bottom.
         parts: The colour of each part.
     """
     scale = alt.Scale(domain=[*parts], range=[*parts.values()])

@@ -1,4 +1,4 @@
-"""The rate-distortion plane (Alemi et al., 2018): one ELBO, many ways."""
+"""The rate-distortion plane (Alemi et al., 2018), with lines of equal ELBO."""
 
 import math
 from typing import Any
@@ -39,8 +39,8 @@ def plot(shown: Shown) -> Plot | None:
         base.mark_point(filled=True, size=80, opacity=0.85),
     )
     caption = (
-        "The rate, KL(q(z|x) ‖ p(z)), is the KL inside the ELBO; it is not a gap. The distortion is -E_q[log p(x|z)]. "
-        "ELBO = -(rate + distortion): along a dotted line it is the same."
+        "The rate, KL(q(z|x) ‖ p(z)), is the KL divergence inside the ELBO; it is not a gap. The distortion is "
+        "-E_q[log p(x|z)]. ELBO = -(rate + distortion) is constant along a dotted line."
     )
     return Plot("rate-distortion", "Rate and distortion", caption, chart)
 
@@ -52,7 +52,7 @@ def _padded(numbers: list[float]) -> list[float]:
 
 
 def _iso_elbo(x_domain: list[float], y_domain: list[float]) -> list[dict[str, Any]]:
-    """Return lines of one ELBO each, at round numbers."""
+    """Return lines of equal ELBO, at round values."""
     low, high = x_domain[0] + y_domain[0], x_domain[1] + y_domain[1]
     step = 10.0 ** math.floor(math.log10((high - low) / _LINES))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= _LINES)

@@ -1,4 +1,4 @@
-"""How the gaps move during training, on the validation examples."""
+"""The gaps over the steps of training, on validation examples."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import altair as alt
 from elbo_bench.report.charts.plot import LOG_AXIS, Plot, colour, shape, values
 from elbo_bench.report.shown import Shown
 
-_KINDS = {"elbo_gap": "ELBO gap", "bound_gap": "gap of the bound trained with"}
+_KINDS = {"elbo_gap": "ELBO gap", "bound_gap": "gap of the objective"}
 _SAME = 0.05
-"""Share of the ELBO gap within which the bound trained with is taken for the ELBO: one line for both."""
+"""Relative difference of the two gaps below which one line is drawn for both."""
 
 
 def plot(shown: Shown) -> Plot | None:
-    """Return gaps over steps; None if no run measured any."""
+    """Return gaps over steps; None if no run has validation metrics."""
     rows: list[dict[str, Any]] = []
     for each in shown.series:
         measured = each.validation()
@@ -38,8 +38,7 @@ def plot(shown: Shown) -> Plot | None:
         base.mark_point(filled=True, size=35).encode(shape=shape(shown.labels), detail="kind:N", tooltip=detail),
     )
     caption = (
-        "log p(x) - ELBO = KL(q(z|x) ‖ p(z|x)), and dashed the gap of the bound trained with, where it is another one. "
-        "During training log p(x) is estimated by few samples, below the truth, so the gaps are understated. Mean over "
-        "seeds."
+        "log p(x) - ELBO = KL(q(z|x) ‖ p(z|x)), and dashed the gap of the objective where it differs. During training "
+        "log p(x) is estimated from few samples and biased low, so the gaps are too small. Mean over seeds."
     )
     return Plot("tightness", "Tightness over training", caption, chart)

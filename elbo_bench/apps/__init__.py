@@ -1,1 +1,0 @@
-"""The commands: each module wires the floors below into one of them."""

@@ -1,0 +1,1 @@
+"""The data of the user: array files and folders of images."""

@@ -1,0 +1,1 @@
+"""Readers of upstream file formats, and downloads."""

@@ -1,0 +1,1 @@
+"""Annealed chains of Hamiltonian Monte Carlo."""

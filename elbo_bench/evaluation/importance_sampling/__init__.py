@@ -1,0 +1,1 @@
+"""What importance sampling is made of: proposals, fits, and sums over log-weights."""
