@@ -49,7 +49,10 @@ WAYS = {
     "accumulation": ["trainer.accumulate_grad_batches=3", "trainer.max_steps=5"],
 }
 FAST = {"steps": (4, 9), "best": (4, 9), "patience": (4, 9), "accumulation": (4,)}
-"""Batches that the fast suite stops in. With accumulation, batch 4 is the second of the three of a step."""
+"""Batches at which the fast suite kills a run or sends a signal, by case.
+
+With accumulation a step takes three batches; batch 4 is the second of them.
+"""
 SPENT = ("steps", "batches", "epochs", "train_decoder_evaluations", "ended_by")
 
 
